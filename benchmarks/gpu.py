@@ -90,8 +90,8 @@ def gnano_step(setup: Setup, shape: ModelConfig, device: torch.device) -> Callab
     if setup.precision == "fp8" and (reason := fp8_unsupported_reason(device)):
         raise ValueError(reason)
     recipe = Recipe(model=shape, train=setup.train_config(shape, str(device)))
-    with tempfile.TemporaryDirectory() as empty:
-        train_state = TrainState(recipe, Path(empty), DistContext.init(str(device)))
+    with tempfile.TemporaryDirectory() as empty, DistContext.init(str(device)) as world:
+        train_state = TrainState(recipe, Path(empty), world)
     micro_batches = [Batch(*pair, None) for pair in random_micro_batches(setup, shape, device)]
 
     def step(number: int) -> Tensor:

@@ -29,7 +29,7 @@ from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.model.transformer import GPT
-from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.resolve import choose_precision
 from gnano.train.train_step import COMPUTE_DTYPES
 from gnano.train.trainer import train

@@ -32,7 +32,7 @@ from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.model.transformer import GPT
 from gnano.train.evaluator import HeldoutSet
-from gnano.train.optim.builder import Optimizer
+from gnano.train.optim.optimizer import Optimizer
 from gnano.train.resolve import choose_precision
 from gnano.train.train_step import COMPUTE_DTYPES
 

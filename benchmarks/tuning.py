@@ -80,15 +80,15 @@ def main() -> None:
     rows = SFTDataset([examples], [1.0], shape.block_size, seed=0)
     where = torch.cuda.get_device_name() if device == "cuda" else device
     print(f"{args.shape} on {where}: {rows.packing_stats()}")
-    world = DistContext.init(device)
-    steps = {
-        name: make_step(own, rows, world, boundaries=name != "pretraining")
-        for name, own in list_setups(recipe).items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(WARMUP + args.steps):
-        for name, step in steps.items():
-            times[name].append(step(number))
+    with DistContext.init(device) as world:
+        steps = {
+            name: make_step(own, rows, world, boundaries=name != "pretraining")
+            for name, own in list_setups(recipe).items()
+        }
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for number in range(WARMUP + args.steps):
+            for name, step in steps.items():
+                times[name].append(step(number))
     medians = {name: statistics.median(took[WARMUP:]) for name, took in times.items()}
     epochs = recipe.tuning_data.epochs
     total_tokens = epochs * len(rows.rows) * shape.block_size

@@ -17,8 +17,8 @@ from typing import Any
 # name: module, attribute, and whether the fault is before, after or in the middle of the call
 MOMENTS = {
     "in a step": ("gnano.train.train_step", "TrainState.train_step", "before"),
-    "before the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "before"),
-    "after the optimizer": ("gnano.train.optim.builder", "Optimizer.step", "after"),
+    "before the optimizer": ("gnano.train.optim.optimizer", "Optimizer.step", "before"),
+    "after the optimizer": ("gnano.train.optim.optimizer", "Optimizer.step", "after"),
     "while a batch is loaded": (
         "gnano.train.data_loader",
         "PrefetchLoader.next_micro_batches",

@@ -3,16 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tests.cli.runner import output, run_gnano
 
 from gnano.cli import COMMANDS
-from gnano.config.recipe import Recipe
 
 
-def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+def test_help_names_every_command_and_loads_nothing_heavy():
     program = (
         "import sys; from gnano.cli import main\n"
         "try: main(['--help'])\n"
@@ -24,21 +22,17 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_examples(
-    capsys: pytest.CaptureFixture[str], command: str
-) -> None:
+def test_every_command_has_help_with_examples(capsys, command):
     text = output(capsys, command, "--help")
     assert "example" in text and f"gnano {command} " in text
 
 
-def test_recipe_help_shows_the_values_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_help_shows_the_values_of_the_recipe(capsys):
     text = output(capsys, "pretrain", "1b", "--help")
     assert "--train.steps" in text and "50000" in text and "optimizer steps of the run" in text
 
 
-def test_generate_gives_the_same_text_for_the_same_seed(
-    capsys: pytest.CaptureFixture[str], run: Path
-) -> None:
+def test_generate_gives_the_same_text_for_the_same_seed(capsys, run):
     texts = {
         seed: output(capsys, "generate", run, "the river", "-n", 12, "--seed", seed)
         for seed in (1, 2)
@@ -48,9 +42,7 @@ def test_generate_gives_the_same_text_for_the_same_seed(
     assert texts[1].startswith("the river")
 
 
-def test_info_describes_recipes_data_runs_and_checkpoints(
-    capsys: pytest.CaptureFixture[str], run: Path, recipe: Recipe
-) -> None:
+def test_info_describes_recipes_data_runs_and_checkpoints(capsys, run, recipe):
     assert "1,050,002,688" in output(capsys, "info", "1b")
     assert "bpe-300" in output(capsys, "info", recipe.pretraining_data.folder)
     text = output(capsys, "info", run)
@@ -59,25 +51,21 @@ def test_info_describes_recipes_data_runs_and_checkpoints(
     assert "Every file is there and has its size" in output(capsys, "info", checkpoint)
 
 
-def test_info_verifies_a_checkpoint_or_all_of_a_run(
-    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
-) -> None:
+def test_info_verifies_a_checkpoint_or_all_of_a_run(capsys, run, tmp_path):
     text = output(capsys, "info", run, "--verify")
     assert text.count(": intact\n") == len(list((run / "checkpoints").iterdir())) > 1
     checkpoint = run / "checkpoints" / "step-00000004"
     assert f"{checkpoint}: intact" in output(capsys, "info", checkpoint, "--verify")
 
 
-def test_runs_prints_a_table_or_json(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+def test_runs_prints_a_table_or_json(capsys, run):
     assert "run  finished   4/4  100%" in output(capsys, "runs", run.parent)
     found = json.loads(output(capsys, "runs", run.parent, "--json"))
     assert (found["name"], found["state"], found["step"]) == ("run", "finished", 4)
     assert found["checkpoint"].endswith("step-00000004")
 
 
-def test_generate_opens_the_folder_that_weights_makes(
-    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path
-) -> None:
+def test_generate_opens_the_folder_that_weights_makes(capsys, run, tmp_path):
     assert "6 files" in output(capsys, "weights", run, tmp_path / "shared")
     arguments = ("the river", "-n", 12, "--seed", 1)
     assert output(capsys, "generate", tmp_path / "shared", *arguments) == output(
@@ -85,9 +73,7 @@ def test_generate_opens_the_folder_that_weights_makes(
     )
 
 
-def test_a_trained_tokenizer_round_trips_text(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_trained_tokenizer_round_trips_text(capsys, tmp_path):
     (tmp_path / "a.txt").write_text("the quick brown fox and the lazy dog " * 50)
     files = ("--files", tmp_path / "*.txt", "--vocab-size", 280, "--out", tmp_path / "tok")
     assert "280 entries" in output(capsys, "tokenizer", "train", *files)
@@ -97,9 +83,7 @@ def test_a_trained_tokenizer_round_trips_text(
     assert len(pieces) < len("the brown dog")
 
 
-def test_ctrl_c_exits_with_130_and_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_exits_with_130_and_one_line(capsys, monkeypatch):
     def interrupt(target: str) -> str:
         raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_exported_model_imports_and_generates_the_same(capsys, run: Path, workdir: Path) -> None:
+def test_an_exported_model_imports_and_generates_the_same(capsys, run, workdir):
     out = output(capsys, "export", run, "--to", "safetensors", "--dtype", "fp32")
     path = "exported/run/run-fp32.safetensors"
     assert out.startswith(f"{path}: 0.") and f'load_file("{path}")' in out
@@ -28,7 +28,7 @@ def test_an_exported_model_imports_and_generates_the_same(capsys, run: Path, wor
     assert texts[0] == texts[1] and texts[0].startswith("the river")
 
 
-def test_errors_are_one_sentence_and_leave_no_files(capsys, run: Path, workdir: Path) -> None:
+def test_errors_are_one_sentence_and_leave_no_files(capsys, run, workdir):
     Path("empty.pt").touch()
     Path("folder").mkdir()
     for arguments, message in (
@@ -53,8 +53,6 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])
-def test_a_full_disk_is_reported_and_leaves_no_files(
-    capsys, to: str, run: Path, workdir: Path, full_disk: None
-) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_files(capsys, to, run, workdir, full_disk):
     assert "out" in error_sentence(capsys, "export", run, "--to", to, "--out", "out")
     assert not list(workdir.iterdir())

@@ -11,8 +11,6 @@ import tomli_w
 from tests.cli.runner import error_sentence, output
 from tests.small_models import with_train
 
-from gnano.config.recipe import Recipe
-
 
 @pytest.fixture
 def missing_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
@@ -45,14 +43,8 @@ def missing_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
     indirect=["missing_package"],
 )
 def test_missing_packages_are_reported_before_the_work(
-    missing_package: str,
-    arguments: list[str],
-    recipe: Recipe,
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    missing_package, arguments, recipe, run, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "gnano.evals.comparison.evaluate", lambda *_: pytest.fail("the work started")
@@ -76,13 +68,7 @@ def test_missing_packages_are_reported_before_the_work(
 
 
 @pytest.mark.parametrize("missing_package", ["matplotlib"], indirect=True)
-def test_a_run_without_matplotlib_has_a_report(
-    missing_package: str,
-    run: Path,
-    recipe: Recipe,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_run_without_matplotlib_has_a_report(missing_package, run, recipe, tmp_path, capsys):
     path = tmp_path / "recipe.toml"
     path.write_text(tomli_w.dumps(asdict(with_train(recipe, steps=4, save_every=2))))
     shutil.copytree(run, tmp_path / "run")

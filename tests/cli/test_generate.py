@@ -24,9 +24,7 @@ def generate(
     return run_command
 
 
-def test_prompts_come_from_arguments_files_and_pipes(
-    generate: Callable[..., str], tmp_path: Path
-) -> None:
+def test_prompts_come_from_arguments_files_and_pipes(generate, tmp_path):
     options = "-n", 8, "--seed", 1
     expected = generate("the river\nflows", *options)
     assert expected.startswith("the river\nflows")
@@ -37,7 +35,7 @@ def test_prompts_come_from_arguments_files_and_pipes(
     assert generate("--file", "-", *options, stdin="the river\nflows\n") == expected
 
 
-def test_lines_split_only_at_newlines(generate: Callable[..., str], tmp_path: Path) -> None:
+def test_lines_split_only_at_newlines(generate, tmp_path):
     """Form feed, U+0085 and U+2028 end no line; a byte order mark and CR are not text."""
     lines = ["It was\fone page", "the\u2028end", "a\x85b", "last"]
     content = "\ufeff" + "\r\n".join([*lines[:2], "", " ", *lines[2:]])
@@ -51,7 +49,7 @@ def test_lines_split_only_at_newlines(generate: Callable[..., str], tmp_path: Pa
         assert [one["prompt"] for one in json.loads(found)["completions"]] == lines
 
 
-def test_a_batch_gives_the_texts_of_single_prompts(generate: Callable[..., str]) -> None:
+def test_a_batch_gives_the_texts_of_single_prompts(generate):
     options = "-n", 8, "--seed", 1
     both = generate("the river", "a tree", *options)
     for number, prompt in enumerate(("the river", "a tree"), 1):
@@ -61,7 +59,7 @@ def test_a_batch_gives_the_texts_of_single_prompts(generate: Callable[..., str])
     assert samples.count("the river") >= 3 and generate("the river", *options) in samples
 
 
-def test_json_has_token_ids_finish_reasons_logprobs_and_speed(generate: Callable[..., str]) -> None:
+def test_json_has_token_ids_finish_reasons_logprobs_and_speed(generate):
     options = "-n", 6, "--temperature", 0, "--json", "--logprobs", 2
     found = json.loads(generate("--lines", *options, stdin="the river\n\na tree\n"))
     assert [one["prompt"] for one in found["completions"]] == ["the river", "a tree"]
@@ -97,24 +95,18 @@ def test_json_has_token_ids_finish_reasons_logprobs_and_speed(generate: Callable
         (["word " * 500], "The prompt has "),
     ],
 )
-def test_invalid_arguments_are_one_sentence(
-    run: Path,
-    arguments: list[str],
-    reason: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_invalid_arguments_are_one_sentence(run, arguments, reason, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     assert reason in error_sentence(capsys, "generate", run, *arguments)
 
 
-def test_a_refused_prompt_is_not_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_prompt_is_not_printed(run, capsys):
     code, out, _ = run_gnano(capsys, "generate", run, "word " * 500)
     assert code == 2 and out == ""
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_exits_without_a_traceback(run: Path) -> None:
+def test_a_closed_pipe_exits_without_a_traceback(run):
     command = [sys.executable, "-m", "gnano", "generate", str(run), "--file", "-", "--lines"]
     process = subprocess.Popen(
         [*command, "-n", "4", "--samples", "20"],

@@ -38,14 +38,14 @@ def merge_error(capsys, tmp_path: Path) -> Callable[..., str]:
     return merge
 
 
-def test_the_merged_folder_is_described_and_generates(capsys, run, adapter, tmp_path) -> None:
+def test_the_merged_folder_is_described_and_generates(capsys, run, adapter, tmp_path):
     out = tmp_path / "merged"
     assert output(capsys, "merge", run, adapter, out).startswith(f"{out}: 6 files, ")
     assert "Every file is there" in output(capsys, "info", out)
     assert output(capsys, "generate", out, "the river", "-n", 4).startswith("the river")
 
 
-def test_a_path_that_is_no_base_or_adapter_is_named(merge_error, run, adapter, tmp_path) -> None:
+def test_a_path_that_is_no_base_or_adapter_is_named(merge_error, run, adapter, tmp_path):
     (empty := tmp_path / "empty").mkdir()
     assert f"{tmp_path / 'no'}" in merge_error(tmp_path / "no", adapter)
     assert f"{empty} holds no checkpoint" in merge_error(empty, adapter)
@@ -55,7 +55,7 @@ def test_a_path_that_is_no_base_or_adapter_is_named(merge_error, run, adapter, t
     assert str(run) in merge_error(run, run)
 
 
-def test_a_damaged_adapter_is_named(merge_error, run, adapter) -> None:
+def test_a_damaged_adapter_is_named(merge_error, run, adapter):
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert f"{weights} is damaged" in merge_error(run, adapter)
@@ -63,7 +63,7 @@ def test_a_damaged_adapter_is_named(merge_error, run, adapter) -> None:
     assert "adapter_model.safetensors" in merge_error(run, adapter)
 
 
-def test_an_adapter_of_another_kind_or_shape_is_refused(merge_error, run, adapter) -> None:
+def test_an_adapter_of_another_kind_or_shape_is_refused(merge_error, run, adapter):
     config = adapter / "adapter_config.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "use_dora": True}))
@@ -72,11 +72,11 @@ def test_an_adapter_of_another_kind_or_shape_is_refused(merge_error, run, adapte
     assert "r = 3" in merge_error(run, adapter)
 
 
-def test_an_existing_folder_is_not_overwritten(capsys, run, adapter, tmp_path) -> None:
+def test_an_existing_folder_is_not_overwritten(capsys, run, adapter, tmp_path):
     existing = Path(shutil.copytree(adapter, tmp_path / "existing"))
     assert str(existing) in error_sentence(capsys, "merge", run, adapter, existing)
     assert {p.name for p in existing.iterdir()} == {p.name for p in adapter.iterdir()}
 
 
-def test_a_missing_argument_exits_with_2(capsys, run) -> None:
+def test_a_missing_argument_exits_with_2(capsys, run):
     assert run_gnano(capsys, "merge", run)[0] == 2

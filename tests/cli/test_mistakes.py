@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
@@ -35,47 +34,39 @@ def file(recipe: Recipe, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_wrong_recipe_name_shows_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_recipe_name_shows_the_right_ones(capsys):
     for command in ("prepare", "pretrain"):
         error = error_sentence(capsys, command, "125m")
         assert "did you mean '124m'" in error and "demo" in error
 
 
-def test_a_missing_recipe_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_recipe_is_reported(capsys):
     assert "Name a recipe" in error_sentence(capsys, "pretrain", "--train.steps", "3")
 
 
-def test_an_unknown_key_in_a_recipe_is_named(
-    capsys: pytest.CaptureFixture[str], file: Path
-) -> None:
+def test_an_unknown_key_in_a_recipe_is_named(capsys, file):
     file.write_text(file.read_text().replace("grad_clip =", "grad_clipp ="))
     assert "unknown key train.grad_clipp" in error_sentence(capsys, "pretrain", file)
 
 
-def test_an_unknown_flag_is_named_with_a_suggestion(
-    capsys: pytest.CaptureFixture[str], file: Path
-) -> None:
+def test_an_unknown_flag_is_named_with_a_suggestion(capsys, file):
     error = error_output(capsys, "pretrain", file, "--train.stepz", "3")
     assert "--train.stepz" in error and "--train.steps" in error
 
 
-def test_a_value_of_the_wrong_type_is_named(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+def test_a_value_of_the_wrong_type_is_named(capsys, file):
     assert "--train.steps" in error_output(capsys, "pretrain", file, "--train.steps", "many")
     assert "steps is 0" in error_output(capsys, "pretrain", file, "--train.steps", "0")
 
 
-def test_indivisible_tokens_per_step_show_the_arithmetic(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
-) -> None:
+def test_indivisible_tokens_per_step_show_the_arithmetic(capsys, file, tmp_path):
     run = tmp_path / "run"
     error = error_output(capsys, "pretrain", file, "--out", run, "--train.tokens-per-step", "1000")
     assert "1,000 / 256 = 3.91" in one_sentence(error) and "768 or 1,024" in error
     assert not run.exists()
 
 
-def test_an_empty_corpus_is_named(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
-) -> None:
+def test_an_empty_corpus_is_named(capsys, file, tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
     error = error_output(
@@ -86,9 +77,7 @@ def test_an_empty_corpus_is_named(
     assert not (tmp_path / "new" / "manifest.json").exists()
 
 
-def test_files_that_do_not_exist_are_named(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
-) -> None:
+def test_files_that_do_not_exist_are_named(capsys, file, tmp_path):
     error = error_output(
         capsys, "prepare", file, "--data.folder", tmp_path / "new",
         "--data.sources.left.files", "nowhere/*.parquet",
@@ -96,9 +85,7 @@ def test_files_that_do_not_exist_are_named(
     assert "'nowhere/*.parquet'" in one_sentence(error)
 
 
-def test_one_flipped_byte_in_a_shard_is_found(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
-) -> None:
+def test_one_flipped_byte_in_a_shard_is_found(capsys, file, tmp_path):
     shard = tmp_path / "data" / "right" / "00000-000.tokens"
     content = bytearray(shard.read_bytes())
     content[1234] ^= 4
@@ -107,9 +94,7 @@ def test_one_flipped_byte_in_a_shard_is_found(
     assert "right/00000-000.tokens does not match its checksum" in error and "Delete" in error
 
 
-def test_prepare_repairs_a_deleted_shard_folder(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
-) -> None:
+def test_prepare_repairs_a_deleted_shard_folder(capsys, file, tmp_path):
     shard = tmp_path / "data" / "right" / "00000-000.tokens"
     before = shard.read_bytes()
     shutil.rmtree(shard.parent)
@@ -118,9 +103,7 @@ def test_prepare_repairs_a_deleted_shard_folder(
 
 
 @pytest.mark.slow
-def test_a_truncated_checkpoint_is_found(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, recipe: Recipe
-) -> None:
+def test_a_truncated_checkpoint_is_found(capsys, file, tmp_path, recipe):
     run = tmp_path / "run"
     result = train(with_train(recipe, steps=4, save_every=2), run)
     weights = result.checkpoint / "model.safetensors"
@@ -145,9 +128,7 @@ def full_disk() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_reported_and_the_same_command_resumes(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, full_disk: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_and_the_same_command_resumes(capsys, file, tmp_path, full_disk):
     run = tmp_path / "run"
     error = error_sentence(capsys, "pretrain", file, "--out", run)
     assert "No space left on device" in error and "same command" in error
@@ -156,16 +137,14 @@ def test_a_full_disk_is_reported_and_the_same_command_resumes(
     output(capsys, "pretrain", str(file), "--out", str(run))
 
 
-def test_a_full_disk_during_prepare_is_reported(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, full_disk: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_during_prepare_is_reported(capsys, file, tmp_path, full_disk):
     folder = tmp_path / "new"
     error = error_sentence(capsys, "prepare", file, "--data.folder", folder)
     assert "No space left on device" in error and str(folder / "manifest.json") in error
 
 
 @pytest.mark.slow
-def test_missing_permission_names_the_path(file: Path, tmp_path: Path) -> None:
+def test_missing_permission_names_the_path(file, tmp_path):
     """Run in a process that is bound by permissions: the superuser may write anywhere."""
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
@@ -180,22 +159,18 @@ def test_missing_permission_names_the_path(file: Path, tmp_path: Path) -> None:
     assert "Permission denied" in one_sentence(done.stderr) and "locked" in done.stderr
 
 
-def test_an_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_lists_the_commands(capsys):
     assert "demo, prepare" in error_sentence(capsys, "pretain")
 
 
-def test_a_path_that_is_no_checkpoint_is_reported(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_path_that_is_no_checkpoint_is_reported(capsys, tmp_path):
     assert "does not exist" in error_sentence(capsys, "generate", tmp_path / "no", "x")
     assert "no such file or folder" in error_sentence(capsys, "info", tmp_path / "no")
     assert "not a data folder" in error_sentence(capsys, "info", tmp_path)
     assert "no checkpoint" in error_sentence(capsys, "tokenizer", "show", tmp_path, "x")
 
 
-def test_unprepared_data_names_the_command(
-    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
-) -> None:
+def test_unprepared_data_names_the_command(capsys, file, tmp_path):
     error = error_output(capsys, "pretrain", file, "--data.folder", tmp_path / "none")
     assert "gnano prepare" in one_sentence(error)
 
@@ -207,9 +182,7 @@ def test_unprepared_data_names_the_command(
         *((name, "banana") for name in ("sft", "dpo", "generate", "chat", "eval", "bench")),
     ],
 )
-def test_every_command_names_a_missing_device(
-    file: Path, base: Path, tmp_path: Path, capsys: Any, command: str, device: str
-) -> None:
+def test_every_command_names_a_missing_device(file, base, tmp_path, capsys, command, device):
     arguments: dict[str, list[object]] = {
         "pretrain": [file, "--train.device", device, "--out", tmp_path / "run"],
         "sft": ["1b-sft", "--from", base, "--train.device", device, "--out", tmp_path / "run"],
@@ -226,8 +199,8 @@ def test_every_command_names_a_missing_device(
 
 @pytest.mark.slow
 def test_a_run_refused_before_its_first_step_leaves_its_folder_usable(
-    file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    file, tmp_path, capsys, monkeypatch
+):
     """Test an error that comes late, when the recipe is already in the folder."""
     run = tmp_path / "run"
     full = shutil.disk_usage(tmp_path)._replace(free=0)
@@ -241,7 +214,7 @@ def test_a_run_refused_before_its_first_step_leaves_its_folder_usable(
     assert "cannot change" in error_output(capsys, "pretrain", file, "--out", run)
 
 
-def test_shape_flags_are_refused_with_a_base(file: Path, base: Path, capsys: Any) -> None:
+def test_shape_flags_are_refused_with_a_base(file, base, capsys):
     for command, recipe in (("sft", "1b-sft"), ("dpo", "1b-dpo"), ("pretrain", str(file))):
         origin = ["--train.init-from"] if command == "pretrain" else ["--from"]
         error = error_output(capsys, command, recipe, *origin, base, "--model.n-layer", "3")
@@ -249,9 +222,7 @@ def test_shape_flags_are_refused_with_a_base(file: Path, base: Path, capsys: Any
 
 
 @pytest.mark.slow
-def test_a_tilde_expands_in_every_path(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_a_tilde_expands_in_every_path(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for options in (["--out=~/a"], ["--out", "~/b"], ["--out", "c", "--data.folder", "~/data"]):
@@ -275,9 +246,7 @@ def test_a_tilde_expands_in_every_path(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_mentions_kept_work_only_for_resumable_commands(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_ctrl_c_mentions_kept_work_only_for_resumable_commands(command, monkeypatch, capsys):
     def interrupt(argv: list[str]) -> None:
         raise KeyboardInterrupt
 
@@ -300,9 +269,7 @@ def test_ctrl_c_mentions_kept_work_only_for_resumable_commands(
         ("train.stability.spike_threshold", "-2"),
     ],
 )
-def test_a_flag_out_of_range_is_refused(
-    file: Path, tmp_path: Path, capsys: Any, flag: str, value: str
-) -> None:
+def test_a_flag_out_of_range_is_refused(file, tmp_path, capsys, flag, value):
     error = error_output(capsys, "pretrain", file, "--out", tmp_path / "run", f"--{flag}", value)
     text = " ".join(error.replace("│", " ").split())  # tyro wraps it in a box
     assert f"{flag.replace('-', '_')} is {value}" in text and "it must be" in text

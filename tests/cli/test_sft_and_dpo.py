@@ -37,9 +37,7 @@ def run(file: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.mark.slow
-def test_base_and_tuned_model_are_compared(
-    run: Path, file: Path, base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_base_and_tuned_model_are_compared(run, file, base, capsys):
     options = ("--answers", 3, "--answer-tokens", 12, "--out", run)
     text = output(capsys, "sft", file, "--from", base, *options)  # again: it is done
     assert "steps done" in text and "lowest held-out loss" in text
@@ -57,9 +55,7 @@ def test_base_and_tuned_model_are_compared(
 
 
 @pytest.mark.slow
-def test_files_replace_the_sources_of_the_recipe(
-    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_replace_the_sources_of_the_recipe(file, base, tmp_path, capsys):
     mine = tmp_path / "mine.jsonl"
     write_questions(mine, 20)
     out = tmp_path / "run"
@@ -72,18 +68,14 @@ def test_files_replace_the_sources_of_the_recipe(
 
 
 @pytest.mark.slow
-def test_a_run_without_held_out_questions_reports_it(
-    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_held_out_questions_reports_it(file, base, tmp_path, capsys):
     options = ("--data.heldout-fraction", 0, "--out", tmp_path / "run")
     text = output(capsys, "sft", file, "--from", base, *options)
     assert "no question is held out (data.heldout_fraction is 0%)" in text and "before" not in text
 
 
 @pytest.mark.slow
-def test_other_commands_accept_a_tuned_run(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_commands_accept_a_tuned_run(run, tmp_path, capsys):
     text = output(capsys, "info", run)
     assert "instructions, 2 epochs: mine" in text and "finished" in text and "best" in text
     assert "finished" in output(capsys, "runs", run.parent)
@@ -93,7 +85,7 @@ def test_other_commands_accept_a_tuned_run(
     output(capsys, "generate", tmp_path / "shared", "Q: Say bird\n\n", "-n", 5)
 
 
-def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_packaged_recipes_are_described_and_planned(capsys):
     assert "instructions, 3 epochs: dolly" in output(capsys, "info", "1b-sft")
     assert "1,050,002,688" in output(capsys, "plan", "1b-sft", "--gpu", "h200")
     assert "preferences, 1 epochs" in output(capsys, "info", "1b-dpo")
@@ -111,18 +103,13 @@ def test_packaged_recipes_are_described_and_planned(capsys: pytest.CaptureFixtur
         (["pretrain", "1b-sft"], "gnano sft RECIPE --from BASE"),
     ],
 )
-def test_a_wrong_command_or_base_is_one_sentence(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_a_wrong_command_or_base_is_one_sentence(arguments, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in error_sentence(capsys, *arguments)
     assert not list(tmp_path.glob("runs/*/recipe.toml"))
 
 
-def test_invalid_bases_and_files_are_named(
-    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_bases_and_files_are_named(file, base, tmp_path, capsys):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     out = ("--out", tmp_path / "run")
@@ -138,9 +125,7 @@ def test_invalid_bases_and_files_are_named(
 
 
 @pytest.mark.slow
-def test_a_finished_run_succeeds_when_its_base_has_moved(
-    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_succeeds_when_its_base_has_moved(file, base, tmp_path, capsys):
     here = shutil.copytree(base, tmp_path / "base")
     options = ("--answers", 2, "--answer-tokens", 4, "--out", tmp_path / "run", "--train.steps", 3)
     assert "3 of 3 steps done" in output(capsys, "sft", file, "--from", here, *options)
@@ -150,9 +135,7 @@ def test_a_finished_run_succeeds_when_its_base_has_moved(
 
 
 @pytest.mark.slow
-def test_the_steps_flag_replaces_the_epochs(
-    file: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_steps_flag_replaces_the_epochs(file, base, tmp_path, capsys):
     options = ("--from", base, "--answers", 0, "--out", tmp_path / "run")
     assert "2 of 2 steps done" in output(capsys, "sft", file, *options, "--train.steps=2")
     more = ("--train.steps", 4, "--allow", "train.steps")

@@ -1,7 +1,6 @@
 """`gnano smoke`: exit codes, reproducible texts, tables and JSON."""
 
 import json
-from pathlib import Path
 
 import pytest
 from tests.cli.runner import error_sentence, run_gnano
@@ -45,7 +44,7 @@ def answering(save_engine):
     return save_engine(Engine(model, tokenizer))
 
 
-def test_a_failing_model_exits_with_1_and_reasons(capsys, broken) -> None:
+def test_a_failing_model_exits_with_1_and_reasons(capsys, broken):
     code, out, _ = smoke(capsys, broken, "-n", 40)
     assert code == 1
     table, _, texts = out.partition("\n\n──")
@@ -55,14 +54,14 @@ def test_a_failing_model_exits_with_1_and_reasons(capsys, broken) -> None:
     assert texts.count("Once upon a time") == 2 and texts.count("def count_words(text):") == 2
 
 
-def test_a_passing_model_exits_with_0(capsys, answering) -> None:
+def test_a_passing_model_exits_with_0(capsys, answering):
     code, out, err = smoke(capsys, answering, "--format", "alpaca", "--temperatures", 0)
     assert code == 0, out
     assert "0 OK · 6 WEAK · 0 FAIL" in out and out.count(LINE) == 6
     assert "--format own" not in err
 
 
-def test_json_holds_the_same_grades(capsys, answering) -> None:
+def test_json_holds_the_same_grades(capsys, answering):
     arguments = (answering, "--format", "alpaca", "--temperatures", 0, 0.1, "--json")
     code, out, _ = smoke(capsys, *arguments)
     found = json.loads(out)
@@ -72,13 +71,13 @@ def test_json_holds_the_same_grades(capsys, answering) -> None:
         assert sample["text"] == LINE and sample["finished"] and sample["grade"] == "WEAK"
 
 
-def test_the_seed_determines_the_texts(capsys, broken) -> None:
+def test_the_seed_determines_the_texts(capsys, broken):
     arguments = (broken, "-n", 16, "--seed")
     assert smoke(capsys, *arguments, 1) == smoke(capsys, *arguments, 1)
     assert smoke(capsys, *arguments, 1)[1] != smoke(capsys, *arguments, 2)[1]
 
 
-def test_another_template_than_the_model_s_own_gives_a_note(capsys, answering) -> None:
+def test_another_template_than_the_model_s_own_gives_a_note(capsys, answering):
     save_template(ChatTemplate(user="Q: {content}\n"), answering)
     arguments = (answering, "--temperatures", 0, "--format")
     assert "--format own" in smoke(capsys, *arguments, "alpaca")[2]
@@ -96,11 +95,11 @@ def test_another_template_than_the_model_s_own_gives_a_note(capsys, answering) -
         (["--seed", "-3"], "seed is -3"),
     ],
 )
-def test_errors_exit_with_2(capsys, broken, arguments, reason) -> None:
+def test_errors_exit_with_2(capsys, broken, arguments, reason):
     assert reason in error_sentence(capsys, "smoke", broken, *arguments)
 
 
-def test_a_path_without_a_checkpoint_is_named(capsys, tmp_path: Path) -> None:
+def test_a_path_without_a_checkpoint_is_named(capsys, tmp_path):
     error = error_sentence(capsys, "smoke", tmp_path / "no")
     assert "There is no checkpoint" in error and "no:" in error
     assert "holds no checkpoint" in error_sentence(capsys, "smoke", tmp_path)

@@ -35,7 +35,7 @@ from gnano.train.estimate import (
     estimate_memory,
     fits_in_memory,
 )
-from gnano.train.optim.builder import Optimizer
+from gnano.train.optim.optimizer import Optimizer
 from gnano.train.train_step import COMPUTE_DTYPES
 
 CPU = torch.device("cpu")

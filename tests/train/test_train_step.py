@@ -14,7 +14,7 @@ from gnano.data.packed_dataset import Batch
 from gnano.model.fused_cross_entropy import IGNORE_INDEX
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
-from gnano.train.optim.grad_scaler import GradScaler
+from gnano.train.optim.optimizer import GradScaler
 from gnano.train.train_step import TrainState
 from gnano.utils.stop_request import StopRequestedError
 
@@ -133,7 +133,7 @@ def test_fp16_loss_scale_adapts_and_training_continues() -> None:
 
 
 def test_loss_scale_grows_after_enough_good_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gnano.train.optim.grad_scaler.GROWTH_INTERVAL", 3)
+    monkeypatch.setattr("gnano.train.optim.optimizer.GROWTH_INTERVAL", 3)
     scaler = GradScaler(torch.device("cpu"))
     good, bad = torch.zeros(()), torch.ones(())
     scales = []

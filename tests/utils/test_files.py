@@ -113,7 +113,6 @@ USES_JSON_DUMPS = {
     "model/lora.py",  # in an error message
     "tokenizer/bpe.py",
     "train/distributed/heartbeat.py",
-    "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message
     "train/run_dir.py",
     "utils/files.py",

@@ -8,6 +8,7 @@ import errno
 import importlib
 import keyword
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -89,14 +90,20 @@ def main(argv: list[str] | None = None) -> NoReturn:
     drop_failed_writes("stderr")
     try:
         try:
-            command = _load_command(arguments)
-            sys.exit(command(arguments[1:]) if command else 0)
+            code = _run_command(arguments)
+            # a signal has stopped a run, which is then complete up to a step
+            sys.exit(128 + code if isinstance(code, signal.Signals) else code)
         finally:
             write_output()  # output that other code has printed, such as --help
     except KeyboardInterrupt:
         kept = " Finished work is kept; the same command resumes."
         echo_stderr(f"\nStopped.{kept if arguments[0] in RESUMABLE_COMMANDS else ''}")
-        _exit_process(130)
+        running = {thread.name for thread in threading.enumerate()}
+        if running & {CHECKPOINT_THREAD_NAME, "tokenizer training"}:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)  # else Python unwinds that thread in the middle of C++, which aborts
+        sys.exit(130)
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         sys.exit(141)
     except (ValueError, OSError) as error:
@@ -107,39 +114,30 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit(2)
 
 
-def _load_command(arguments: list[str]) -> Callable[[list[str]], int | None] | None:
-    """Return the function of a command, given its arguments; None after help or version."""
+def _run_command(arguments: list[str]) -> int | None:
+    """Run a command; return its exit code, or the signal that stopped its run."""
     reject_windows()
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    name = arguments[0] if arguments else "help"
+    if name in ("-h", "--help", "help"):
         echo(USAGE, end="")
         return None
-    if arguments[0] in ("-V", "--version"):
+    if name in ("-V", "--version"):
         echo(__version__)
         return None
-    if arguments[0] not in COMMANDS:
-        raise ValueError(
-            f"There is no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}."
-        )
-    if arguments[0] not in OUTPUT_COMMANDS:
+    if name not in COMMANDS:
+        raise ValueError(f"There is no command {name!r}; the commands are {', '.join(COMMANDS)}.")
+    if name not in OUTPUT_COMMANDS:
         drop_failed_writes("stdout")
-    name = f"{arguments[0]}_" if keyword.iskeyword(arguments[0]) else arguments[0]
-    module = importlib.import_module(f"gnano.cli.{name}")
-    command: Callable[[list[str]], int | None] | None = getattr(module, "main", None)
-    if command is None:  # a function with the module's name
+    module_name = f"{name}_" if keyword.iskeyword(name) else name
+    module = importlib.import_module(f"gnano.cli.{module_name}")
+    run: Callable[[list[str]], int | None]
+    if hasattr(module, "main"):
+        run = module.main
+    else:  # a function with the module's name
         from gnano.cli.args import run_function  # loads tyro
 
-        command = partial(run_function, getattr(module, name), arguments[0])
-    return command
-
-
-def _exit_process(code: int) -> NoReturn:
-    """Exit; without unwinding where a thread is in native code, which nothing else ends."""
-    names = {thread.name for thread in threading.enumerate()}
-    if names & {CHECKPOINT_THREAD_NAME, "tokenizer training"}:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # else Python unwinds that thread in the middle of C++, which aborts
-    sys.exit(code)
+        run = partial(run_function, getattr(module, module_name), name)
+    return run(arguments[1:])
 
 
 def _error_message(error: ValueError | OSError) -> str:

@@ -6,6 +6,7 @@ recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
 
 from collections.abc import Callable
 from dataclasses import make_dataclass, replace
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,10 +19,12 @@ from gnano.utils.files import expand_path
 
 T = TypeVar("T")
 RECIPE_TABLES = ("model", "data", "train")
-ALLOW_HELP = "keys or tables of the recipe that may differ from those of the run"
 PATH_REGISTRY = ConstructorRegistry()
 PathArg = Annotated[Path, tyro.conf.Positional]
-JsonFlag = Annotated[bool, tyro.conf.arg(name="json")]
+MODEL_HELP = "A run, a checkpoint, or a Hugging Face folder of a Llama model."
+ModelArg = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help=MODEL_HELP)]
+TokensArg = Annotated[int, tyro.conf.arg(aliases=["-n"])]
+JsonFlag = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON.")]
 # the fields of these become options of the command itself
 SamplingArgs = Annotated[SamplingParams, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 EvalArgs = Annotated[EvalConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
@@ -49,13 +52,17 @@ def run_function(function: Callable[..., T], command: str, argv: list[str]) -> T
 
 
 def parse_recipe(
-    command: str, description: str, argv: list[str], recipe_name: str | None = None, **options: Any
+    command: str,
+    description: str | None,
+    argv: list[str],
+    recipe_name: str | None = None,
+    **options: Any,
 ) -> tuple[Recipe, Any]:
     """Parse `RECIPE --model.… --data.… --train.…` and the options of the command.
 
-    The recipe is the first argument unless `recipe_name` fixes it. `options` maps a name to
-    (type, default, help). Returns the recipe with its overrides, and an object that holds the
-    options.
+    The recipe is the first argument unless `recipe_name` fixes it. `description` is a docstring;
+    `options` maps a name to (type, default, help). Returns the recipe with its overrides, and an
+    object that holds the options.
     """
     usage = f"gnano {command}"
     if recipe_name is None:
@@ -75,13 +82,24 @@ def parse_recipe(
     ]
     fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in RECIPE_TABLES]
     arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
+    text = cleandoc(description or "")
     with PATH_REGISTRY:
-        parsed = tyro.cli(arguments, prog=usage, description=description, args=argv)
+        parsed = tyro.cli(arguments, prog=usage, description=text, args=argv)
     return Recipe(**{part: getattr(parsed, part) for part in RECIPE_TABLES}), parsed
 
 
+def run_options(argv: list[str]) -> dict[str, Any]:
+    """Return the options of every training: its folder, and the changes it may resume with."""
+    recipe = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "RECIPE"
+    allow = "keys or tables of the recipe that may differ from those of the run"
+    return {
+        "out": (Path, Path("runs") / recipe, "folder of the run"),
+        "allow": (tuple[str, ...], (), allow),
+    }
+
+
 def parse_finetune_recipe(
-    command: str, description: str, argv: list[str], **options: Any
+    command: str, description: str | None, argv: list[str], **options: Any
 ) -> tuple[Recipe, Any]:
     """Parse `RECIPE --from BASE --files … --out …`, and what `parse_recipe` parses."""
     recipe, parsed = parse_recipe(
@@ -90,8 +108,7 @@ def parse_finetune_recipe(
         argv,
         from_=(str, "", "the model to start from: a run, a checkpoint or a Hugging Face folder"),
         files=(tuple[str, ...], (), "training records that replace the recipe's sources"),
-        out=(Path | None, None, "folder of the run; by default runs/RECIPE"),
-        allow=(tuple[str, ...], (), ALLOW_HELP),
+        **run_options(argv),
         **options,
     )
     recipe = recipe.for_tuning(command, parsed.from_, parsed.files)
@@ -113,13 +130,3 @@ def refuse_shape_flags(argv: list[str]) -> None:
 def flag_names(argv: list[str]) -> set[str]:
     """Return the flags among the arguments, without values, spelled as in the help."""
     return {part.split("=")[0].replace("_", "-") for part in argv if part.startswith("--")}
-
-
-def default_run_dir(argv: list[str]) -> Path:
-    """Return runs/RECIPE for the recipe that the arguments start with."""
-    return Path("runs") / Path(argv[0]).stem
-
-
-def exit_code(stopped_by: int | None) -> int:
-    """Return 0, or 128 plus the number of the signal that stopped a run."""
-    return 128 + stopped_by if stopped_by else 0

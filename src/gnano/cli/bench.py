@@ -1,12 +1,12 @@
 """The command `gnano bench`: measures how fast a checkpoint generates."""
 
-from gnano.cli.args import JsonFlag, LoadArgs, PathArg
+from gnano.cli.args import JsonFlag, LoadArgs, ModelArg
 from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo
 
 
 def bench(
-    checkpoint: PathArg,
+    checkpoint: ModelArg,
     texts: tuple[int, ...] = (1, 8, 32),
     prompt: int = 128,
     tokens: int = 64,
@@ -21,12 +21,9 @@ def bench(
       gnano bench runs/1b --json > speed.json
 
     Args:
-        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         texts: Batch sizes, measured one after another.
         prompt: Tokens per prompt.
         tokens: Tokens generated per prompt.
-        json_: Print JSON.
-        load_config: How the weights are loaded.
     """
     from gnano.reporting.completions import run_benchmark
 

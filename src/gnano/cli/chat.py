@@ -1,19 +1,15 @@
 """The command `gnano chat`: chats with a checkpoint."""
 
-from typing import Annotated
-
-import tyro
-
-from gnano.cli.args import LoadArgs, PathArg, SamplingArgs
+from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg
 from gnano.config.inference_config import LoadConfig, SamplingParams
 
 
 def chat(
-    checkpoint: PathArg,
+    checkpoint: ModelArg,
     format: str | None = None,
     system: str = "",
     prompt: str | None = None,
-    tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256,
+    tokens: TokensArg = 256,
     sampling: SamplingArgs = SamplingParams(),
     load_config: LoadArgs = LoadConfig(),
 ) -> int:
@@ -26,13 +22,10 @@ def chat(
       gnano chat runs/demo-sft < questions.txt > answers.txt
 
     Args:
-        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         format: alpaca, chatml, plain, or a file; by default the template used in fine-tuning.
         system: System message before the first question.
         prompt: Answer this one question, and exit.
         tokens: Maximum tokens per answer.
-        sampling: How tokens are sampled.
-        load_config: How the weights are loaded.
     """
     from gnano.chat.conversation import ChatSettings
     from gnano.chat.launch import open_session, run_chat

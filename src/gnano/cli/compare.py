@@ -38,12 +38,9 @@ def compare(
 
     Args:
         models: Runs, checkpoints, or Hugging Face folders of any causal models.
-        eval_config: What is evaluated.
         published: Show published scores of other models.
         all_published: Show all of them, not only the nearest in parameters and tokens.
         plot: Also write a plot, as PNG: accuracy over tokens, a panel per task.
-        json_: Print JSON instead of a table.
-        load_config: How the weights are loaded.
     """
     from gnano.evals.comparison import compare_models
     from gnano.evals.comparison_plot import check_plot_path, plot_comparison

@@ -1,20 +1,20 @@
-"""The command `gnano data`: inspects, verifies or scales out the preparation of data."""
+"""Inspect prepared data, verify it, or prepare it on many machines.
 
-from contextlib import closing
-from typing import Annotated, Literal
-
-import tyro
-
-from gnano.cli.args import PathArg, run_function
-from gnano.utils.terminal import echo
-
-DATA_USAGE = """\
 usage: gnano data show FOLDER SAMPLE     print a training sample, its source and its documents
        gnano data verify FOLDER          verify every file against its checksum
        gnano data scale-out RECIPE       prepare on many machines (local, Slurm, Ray)
 
 `gnano data show --help` and so on for options and examples.
 """
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gnano.cli.args import PathArg, parse_recipe, run_function
+from gnano.utils.terminal import echo, echo_stderr
 
 
 def show_sample(
@@ -53,9 +53,6 @@ def show_sample(
 def verify_folder(folder: PathArg) -> int:
     """Verify every shard of a prepared folder against its checksum; exit code 1 for damage.
 
-    command examples:
-      gnano data verify data/1b
-
     Args:
         folder: A folder made by `gnano prepare`.
     """
@@ -70,21 +67,64 @@ def verify_folder(folder: PathArg) -> int:
     return 1 if problems else 0
 
 
-def main(argv: list[str]) -> int:
+def scale_out(argv: list[str]) -> None:
+    """Do the work of `gnano prepare` on many processes or machines, with datatrove's executors.
+
+    The shards and the manifest are those of `gnano prepare`, byte for byte, and the same command
+    resumes after an interruption. The data folder, the sources' files and the Python environment
+    must be on a file system that all machines share. Ray is that of RAY_ADDRESS (auto: the one
+    that `ray start` started on this machine), else a new one on this machine only. Slurm's jobs are
+    submitted; when they have ended, run the same command again: it reports that all is done, or
+    submits what the budgets still need. Needs pip install 'auto-g-nano[scale]'.
+
+    command examples:
+      gnano data scale-out 1b --executor local --tasks 16 --workers 8
+      RAY_ADDRESS=auto gnano data scale-out 1b --executor ray --tasks 256 --workers 128
+      gnano data scale-out 1b --executor slurm --tasks 256 --workers 64 --slurm.partition cpu
+    """
+    from gnano.data.prepare.cluster import ClusterPreparation, SlurmConfig
+
+    recipe, options = parse_recipe(
+        "data scale-out",
+        scale_out.__doc__,
+        argv,
+        executor=(Literal["local", "slurm", "ray"], "local", "how the ranks are run"),
+        tasks=(int, 64, "ranks that share the work; each is a job in a Slurm array"),
+        workers=(int, 0, "ranks at a time; 0: one per core (local), all that fit (slurm, ray)"),
+        memory_gb=(int, 2, "memory of a rank, which has one core (slurm, ray)"),
+        logs=(Path | None, None, "datatrove's logs and statistics; by default .logs in the folder"),
+        slurm=(SlurmConfig, SlurmConfig(), "Slurm's options"),
+    )
+    from gnano.reporting.description import describe_data
+
+    data = recipe.pretraining_data
+    preparation = ClusterPreparation(
+        data,
+        options.executor,
+        options.tasks,
+        options.workers,
+        options.memory_gb,
+        options.logs,
+        options.slurm,
+        echo_stderr,
+    )
+    if preparation.run():
+        echo(describe_data(Path(data.folder)))
+
+
+def main(argv: list[str]) -> int | None:
     """Run the subcommand that the arguments name."""
     match argv:
         case ["show", *rest]:
             run_function(show_sample, "data show", rest)
-            return 0
         case ["verify", *rest]:
             return run_function(verify_folder, "data verify", rest)
         case ["scale-out", *rest]:
-            from gnano.cli.scale_out import main as scale_out
-
-            return scale_out(rest)
+            scale_out(rest)
         case [] | ["-h" | "--help"]:
-            echo(DATA_USAGE, end="")
-            return 0
-    raise ValueError(
-        f"There is no `gnano data {argv[0]}`; the subcommands are show, verify, scale-out."
-    )
+            echo(__doc__ or "", end="")
+        case [name, *_]:
+            raise ValueError(
+                f"There is no `gnano data {name}`; the subcommands are show, verify, scale-out."
+            )
+    return None

@@ -1,10 +1,7 @@
-"""The command `gnano dpo`: fine-tunes a model on preferred and rejected answers."""
+"""Fine-tune a model on preferred and rejected answers (DPO, https://arxiv.org/abs/2305.18290).
 
-from gnano.cli.args import default_run_dir, exit_code, parse_finetune_recipe
-
-DESCRIPTION = """\
-Fine-tune a model on preferences (DPO, https://arxiv.org/abs/2305.18290): of two answers to a
-question, the chosen one becomes more likely and the rejected one less, close to the base model.
+Of two answers to a question, the chosen one becomes more likely and the rejected one less, close to
+the base model.
 
 The base is a model that `gnano sft` has tuned. Stopped or killed, the same command resumes and
 gives the same weights, on a CPU bit for bit.
@@ -15,12 +12,13 @@ command examples:
   gnano dpo 1b-dpo --from runs/1b-sft --train.lora.rank 16 --train.schedule.peak 5e-6
 """
 
+from gnano.cli.args import parse_finetune_recipe
 
-def main(argv: list[str]) -> int:
-    """Run the fine-tuning."""
-    recipe, options = parse_finetune_recipe("dpo", DESCRIPTION, argv)
+
+def main(argv: list[str]) -> int | None:
+    """Run the fine-tuning; return the signal that stopped it, if any."""
+    recipe, options = parse_finetune_recipe("dpo", __doc__, argv)
     from gnano.reporting.run_report import finetune
 
-    run = options.out or default_run_dir(argv)
-    result, _ = finetune(recipe, run, options.allow)
-    return exit_code(result.stopped_by)
+    result, _ = finetune(recipe, options.out, options.allow)
+    return result.stopped_by

@@ -34,11 +34,8 @@ def eval(
 
     Args:
         checkpoint: A run, a checkpoint, or the Hugging Face folder of any causal model.
-        eval_config: What is evaluated.
         harness: Tasks for lm-evaluation-harness to evaluate instead, on items of --files if any.
         out: The JSON file; by default in the run, or below evals/.
-        json_: Print JSON instead of a table.
-        load_config: How the weights are loaded.
     """
     from gnano.evals.harness import evaluate_with_lm_eval
     from gnano.evals.model_adapter import load_eval_model

@@ -3,13 +3,13 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.args import PathArg
+from gnano.cli.args import ModelArg
 from gnano.config.inference_config import ExportDtype, ExportFormat
 from gnano.utils.terminal import echo
 
 
 def export(
-    checkpoint: PathArg, to: ExportFormat, dtype: ExportDtype = "auto", out: Path | None = None
+    checkpoint: ModelArg, to: ExportFormat, dtype: ExportDtype = "auto", out: Path | None = None
 ) -> None:
     """Write a checkpoint as a file or folder for other programs.
 
@@ -24,7 +24,6 @@ def export(
     file use llama.cpp: llama-quantize 1b-bf16.gguf 1b-q4.gguf Q4_K_M.
 
     Args:
-        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         to: The format.
         dtype: pt: fp32, bf16; safetensors and folder: bf16, fp32, fp16; onnx: fp32, fp16, int8,
             int4; gguf: bf16, fp32, fp16, q8_0, q4_0. The first is auto.

@@ -5,22 +5,27 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import JsonFlag, LoadArgs, PathArg, SamplingArgs
+from gnano.cli.args import (
+    LoadArgs,
+    ModelArg,
+    SamplingArgs,
+    TokensArg,
+)
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.utils.terminal import echo
 
 
 def generate(
-    checkpoint: PathArg,
+    checkpoint: ModelArg,
     prompt: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
-    tokens: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128,
+    tokens: TokensArg = 128,
     sampling: SamplingArgs = SamplingParams(),
     stop: tuple[str, ...] = (),
     samples: int = 1,
     file: Path | None = None,
     lines: bool = False,
     context_shift: bool = False,
-    json_: JsonFlag = False,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
     logprobs: int | None = None,
     load_config: LoadArgs = LoadConfig(),
 ) -> None:
@@ -35,10 +40,8 @@ def generate(
       echo "The function returns" | gnano generate runs/demo
 
     Args:
-        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         prompt: The texts to continue; "" starts a new one. By default standard input, if piped.
         tokens: Maximum tokens to generate.
-        sampling: How tokens are sampled.
         stop: Strings that end a text; they are left out of it.
         samples: Continuations of each prompt.
         file: A file that holds the prompt; - is standard input.
@@ -46,7 +49,6 @@ def generate(
         context_shift: When the context is full, drop its older half and continue.
         json_: Print one JSON document, with token ids, finish reasons and speed.
         logprobs: With --json: each token's log-probability, and this many alternatives.
-        load_config: How the weights are loaded.
     """
     from gnano.reporting.completions import iter_output, read_prompts
 

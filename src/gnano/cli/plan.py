@@ -1,11 +1,4 @@
-"""The command `gnano plan`: estimates what a recipe costs on GPUs, and whether it fits."""
-
-from gnano.cli.args import parse_recipe
-from gnano.utils.files import dump_json
-from gnano.utils.terminal import echo
-
-DESCRIPTION = """\
-Estimate what a recipe needs and costs: parameters, FLOPs, memory by part, tokens/s, hours, money.
+"""Estimate what a recipe needs and costs: parameters, FLOPs, memory, tokens/s, hours, money.
 
 No training runs and no GPU is needed. Memory is predicted, speed is an expectation; if it will
 not fit, the first change that helps is named. Without --gpu only the table of all known GPUs is
@@ -18,12 +11,16 @@ command examples:
   gnano plan 350m --gpu h100 --train.precision fp8 --mfu 0.4 --json
 """
 
+from gnano.cli.args import parse_recipe
+from gnano.utils.files import dump_json
+from gnano.utils.terminal import echo
 
-def main(argv: list[str]) -> int:
+
+def main(argv: list[str]) -> None:
     """Print the plan as text or as JSON."""
     recipe, options = parse_recipe(
         "plan",
-        DESCRIPTION,
+        __doc__,
         argv,
         gpu=(str | None, None, "a GPU's name, such as h200 or 'NVIDIA H200'"),
         gpus=(int, 1, "number of GPUs"),
@@ -35,4 +32,3 @@ def main(argv: list[str]) -> int:
 
     plan = plan_cost(recipe, options.gpu, options.gpus, options.price, options.mfu)
     echo(dump_json(plan.as_dict(), indent=2) if options.json else format_plan(plan))
-    return 0

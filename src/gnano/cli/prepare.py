@@ -1,13 +1,4 @@
-"""The command `gnano prepare`: turns documents into token shards."""
-
-from contextlib import closing
-from pathlib import Path
-
-from gnano.cli.args import parse_recipe
-from gnano.utils.terminal import echo
-
-DESCRIPTION = """\
-Turn the documents of a recipe's sources into token shards in its data folder.
+r"""Turn the documents of a recipe's sources into token shards in its data folder.
 
 Sources are your own files, or data sets of the Hub, of which only the files that the budget needs
 are downloaded. Interrupted, killed, or started with another number of workers, the same command
@@ -17,15 +8,21 @@ source has a first shard.
 command examples:
   gnano prepare demo
   gnano prepare 1b                             data sets of the Hub, some 13 billion tokens
-  gnano prepare 10m --data.sources.web.files 'wiki/*.parquet' \\
+  gnano prepare 10m --data.sources.web.files 'wiki/*.parquet' \
       --data.sources.synthetic.files books.jsonl.gz --data.sources.code.files src/
   gnano prepare mine.toml --data.tokenizer bpe-8192 --data.workers 2
 """
 
+from contextlib import closing
+from pathlib import Path
 
-def main(argv: list[str]) -> int:
+from gnano.cli.args import parse_recipe
+from gnano.utils.terminal import echo
+
+
+def main(argv: list[str]) -> None:
     """Prepare the data, and describe the folder."""
-    recipe, _ = parse_recipe("prepare", DESCRIPTION, argv)
+    recipe, _ = parse_recipe("prepare", __doc__, argv)
     from gnano.data.prepare.pipeline import prepare
     from gnano.reporting.description import describe_data
     from gnano.utils.terminal import StatusLine
@@ -33,4 +30,3 @@ def main(argv: list[str]) -> int:
     with closing(StatusLine()) as line:
         prepare(recipe.pretraining_data, lambda status: line.update(str(status)))
     echo(describe_data(Path(recipe.pretraining_data.folder)))
-    return 0

@@ -1,11 +1,4 @@
-"""The command `gnano pretrain`: trains a recipe's model on its token shards."""
-
-from pathlib import Path
-
-from gnano.cli.args import ALLOW_HELP, default_run_dir, exit_code, parse_recipe, refuse_shape_flags
-
-DESCRIPTION = """\
-Train the model of a recipe on the token shards that `gnano prepare` made.
+"""Train the model of a recipe on the token shards that `gnano prepare` made.
 
 Stopped with Ctrl-C or killed, the same command resumes from the last checkpoint and gives the
 same weights, on a CPU bit for bit. If the recipe has changed since, the difference is shown;
@@ -20,18 +13,18 @@ command examples:
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
 
+from gnano.cli.args import parse_recipe, refuse_shape_flags, run_options
 
-def main(argv: list[str]) -> int:
+
+def main(argv: list[str]) -> int | None:
     """Run the training, and write the run's report."""
-    out = (Path | None, None, "folder of the run; by default runs/RECIPE")
-    allow = (tuple[str, ...], (), ALLOW_HELP)
-    recipe, options = parse_recipe("pretrain", DESCRIPTION, argv, out=out, allow=allow)
+    recipe, options = parse_recipe("pretrain", __doc__, argv, **run_options(argv))
     if recipe.train.init_from:
         refuse_shape_flags(argv)
     else:
         _ = recipe.pretraining_data  # refuses a fine-tuning recipe, which needs a base
     from gnano.reporting.run_report import report_run, train_with_progress
 
-    result = train_with_progress(recipe, options.out or default_run_dir(argv), options.allow)
+    result = train_with_progress(recipe, options.out, options.allow)
     report_run(result)
-    return exit_code(result.stopped_by)
+    return result.stopped_by

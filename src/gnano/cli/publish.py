@@ -5,12 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import PathArg
+from gnano.cli.args import ModelArg
 from gnano.utils.terminal import echo
 
 
 def publish(
-    checkpoint: PathArg,
+    checkpoint: ModelArg,
     repo: Annotated[str, tyro.conf.Positional],
     private: bool = False,
     dry_run: bool = False,
@@ -34,7 +34,6 @@ def publish(
     comes from HF_TOKEN or `hf auth login`. Interrupted, the same command resumes.
 
     Args:
-        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         repo: The repository: USER/NAME, or ORGANIZATION/NAME.
         private: Make the repository private.
         dry_run: Write the folder and list what would be sent, but send nothing.

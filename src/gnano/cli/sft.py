@@ -1,9 +1,4 @@
-"""The command `gnano sft`: fine-tunes a base model to follow instructions."""
-
-from gnano.cli.args import default_run_dir, exit_code, parse_finetune_recipe
-
-DESCRIPTION = """\
-Fine-tune a model on instructions: from one that continues texts to one that answers.
+"""Fine-tune a model on instructions: from one that continues texts to one that answers.
 
 The base is a run (its newest checkpoint), a checkpoint, or a Hugging Face folder of a Llama. The
 model takes its shape and its tokenizer from the base; of the recipe's [model] only the dropout
@@ -19,16 +14,19 @@ command examples:
   torchrun --standalone --nproc-per-node 2 -m gnano sft 1b-sft --from runs/1b
 """
 
+from gnano.cli.args import parse_finetune_recipe
 
-def main(argv: list[str]) -> int:
+
+def main(argv: list[str]) -> int | None:
     """Run the fine-tuning, and compare the model with its base."""
-    answers = (int, 24, "held-out questions that base and tuned model answer; 0: none")
-    tokens = (int, 128, "maximum tokens per answer")
     recipe, options = parse_finetune_recipe(
-        "sft", DESCRIPTION, argv, answers=answers, answer_tokens=tokens
+        "sft",
+        __doc__,
+        argv,
+        answers=(int, 24, "held-out questions that base and tuned model answer; 0: none"),
+        answer_tokens=(int, 128, "maximum tokens per answer"),
     )
     from gnano.reporting.run_report import finetune
 
-    run = options.out or default_run_dir(argv)
-    result, _ = finetune(recipe, run, options.allow, options.answers, options.answer_tokens)
-    return exit_code(result.stopped_by)
+    result, _ = finetune(recipe, options.out, options.allow, options.answers, options.answer_tokens)
+    return result.stopped_by

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import JsonFlag, LoadArgs, PathArg
+from gnano.cli.args import JsonFlag, LoadArgs, ModelArg
 from gnano.config.inference_config import LoadConfig
 from gnano.utils.files import dump_json
 from gnano.utils.terminal import echo, echo_stderr
 
 
 def smoke(
-    checkpoint: PathArg,
+    checkpoint: ModelArg,
     format: str = "text",
     temperatures: tuple[float, ...] = (0.7, 1.0),
     tokens: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None,
@@ -32,15 +32,12 @@ def smoke(
       gnano smoke runs/1b --json > smoke.json && echo "it writes"
 
     Args:
-        checkpoint: A run, a checkpoint, or a Hugging Face folder of a Llama model.
         format: text: prompts to continue. For a tuned model, instructions: own is the template
             used in its fine-tuning; or alpaca, chatml, plain, or a file.
         temperatures: All six prompts are run once at each temperature.
         tokens: Maximum tokens per text; by default 120, or 256 for an answer, which should end.
         seed: The same seed gives the same texts.
         data: Prepared folder; reports the longest span of each text found in its training shards.
-        json_: Print JSON.
-        load_config: How the weights are loaded.
     """
     from gnano.evals.smoke_test import run_smoke_test
     from gnano.utils.terminal import StatusLine
@@ -51,8 +48,6 @@ def smoke(
         )
     if report.note:
         echo_stderr(report.note)
-    if json_:
-        echo(dump_json(report.to_dict(), ensure_ascii=False))
-    else:
-        echo(f"{report.format_table()}\n\n{report.format_texts()}")
+    text = f"{report.format_table()}\n\n{report.format_texts()}"
+    echo(dump_json(report.to_dict(), ensure_ascii=False) if json_ else text)
     return int(report.has_failures)

@@ -1,4 +1,10 @@
-"""The command `gnano tokenizer`: trains a tokenizer, downloads GPT-2's, or shows its tokens."""
+"""Train a tokenizer, download GPT-2's, or show how one splits text.
+
+command examples:
+  gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
+  gnano tokenizer gpt2 --out tok
+  gnano tokenizer show tok "The quick brown fox"
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,23 +14,11 @@ import tyro
 from gnano.cli.args import PATH_REGISTRY, PathArg
 from gnano.utils.terminal import echo, echo_stderr
 
-DESCRIPTION = """\
-Train a tokenizer, download GPT-2's, or show how one splits text.
-
-command examples:
-  gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
-  gnano tokenizer gpt2 --out tok
-  gnano tokenizer show tok "The quick brown fox"
-"""
-
 
 def train_command(
     files: tuple[str, ...], out: Path, vocab_size: int = 4_096, column: str = "text"
 ) -> None:
     """Train a byte-level BPE tokenizer on text files.
-
-    command example:
-      gnano tokenizer train --files 'corpus/**/*.txt' --vocab-size 8192 --out tok
 
     Args:
         files: Paths, folders or globs: text, JSONL, CSV or Parquet; .gz and .zst.
@@ -53,9 +47,6 @@ def train_command(
 def gpt2_command(out: Path, files: Path | None = None) -> None:
     """Write GPT-2's tokenizer as files that transformers reads.
 
-    command example:
-      gnano tokenizer gpt2 --out tok
-
     Args:
         out: Folder for tokenizer.json.
         files: Folder with encoder.json and vocab.bpe; by default found locally or downloaded.
@@ -70,9 +61,6 @@ def gpt2_command(out: Path, files: Path | None = None) -> None:
 
 def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional]) -> None:
     """Show how a tokenizer splits a text: one token per line, after its id.
-
-    command example:
-      gnano tokenizer show runs/demo "The quick brown fox"
 
     Args:
         tokenizer: Its folder, or a data folder, a run or a checkpoint that has one.
@@ -93,6 +81,6 @@ def main(argv: list[str]) -> None:
         tyro.extras.subcommand_cli_from_dict(
             {"train": train_command, "gpt2": gpt2_command, "show": show_command},
             prog="gnano tokenizer",
-            description=DESCRIPTION,
+            description=__doc__,
             args=argv,
         )

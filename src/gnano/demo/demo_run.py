@@ -20,7 +20,7 @@ from gnano.infer.engine import Engine
 from gnano.model.flops import flops_per_token, num_parameters
 from gnano.reporting.plots import render_terminal_plot, save_png_plot
 from gnano.reporting.run_report import finetune, write_html_report
-from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
 from gnano.utils.formatting import format_clock
 from gnano.utils.jsonl_log import read_metrics

@@ -24,7 +24,7 @@ from gnano.evals.sft_compare import AnswerComparison, compare_answers
 from gnano.evals.train_eval import build_task_evaluator
 from gnano.reporting.plots import Curve, read_curves, render_png_plot, smooth_curve
 from gnano.train.lineage import find_base
-from gnano.train.logging.progress_bar import ProgressBar
+from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
 from gnano.utils.files import atomic_write_text
 from gnano.utils.formatting import format_duration

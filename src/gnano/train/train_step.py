@@ -33,8 +33,7 @@ from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full, parallelize, shard_like, to_local
 from gnano.train.lineage import BaseCheckpoint
-from gnano.train.optim.builder import Optimizer
-from gnano.train.optim.grad_scaler import GradScaler
+from gnano.train.optim.optimizer import GradScaler, Optimizer
 from gnano.train.stability import SpikeDetector
 from gnano.utils.stop_request import StopRequestedError
 

@@ -14,7 +14,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -210,7 +210,7 @@ class Trainer:
         )
         logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
         self.event_log.log_start(self.step, config.steps, world.world_size)
-        with self.checkpoint_writer.end_write_on_error(), logger, pause_gc(), profiler:
+        with self.checkpoint_writer.end_write_on_error(), logger, pause_gc(), closing(profiler):
             self._wait_for_data(partial(evaluator.heldout.missing, config.eval_tokens))
             for text in self.start_messages:
                 self.notify(text)

@@ -131,13 +131,13 @@ def test_the_command_line_runs_a_local_preparation(
 ):
     import tomli_w
 
-    from gnano.cli.scale_out import main
+    from gnano.cli.data import scale_out
 
     recipe = tmp_path / "mine.toml"
     recipe.write_text(tomli_w.dumps({"data": asdict(config("two"))}))
     monkeypatch.setattr(scale_out_module, "LOGS_FOLDER", "elsewhere")
     logs = tmp_path / "logs"
-    assert main([str(recipe), "--tasks", "1", "--logs", str(logs)]) == 0
+    scale_out([str(recipe), "--tasks", "1", "--logs", str(logs)])
     assert "Round 001: 9 tasks on 1 ranks" in capsys.readouterr().err
     assert (logs / "001/tokenize/stats.json").exists()
     assert files(config("two").folder) == files(reference_folder)

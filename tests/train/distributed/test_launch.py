@@ -44,9 +44,7 @@ def launch(launcher: str, recipe: Recipe, run: Path) -> subprocess.CompletedProc
 @pytest.mark.ranks
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_launcher_starts_two_ranks_that_train_one_model(
-    recipe: Recipe, tmp_path: Path, launcher: str
-) -> None:
+def test_a_launcher_starts_two_ranks_that_train_one_model(recipe, tmp_path, launcher):
     run = tmp_path / "run"
     done = launch(launcher, with_train(recipe, steps=4, micro_batch_size=4), run)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+from contextlib import closing
 
+import pytest
 import torch
 
 from gnano.train.logging.profiler import StepProfiler
@@ -13,10 +15,14 @@ def compute():
     (a @ a).sum().backward()
 
 
-def run_steps(profiler, steps, start=0):
-    for step in range(start + 1, steps + 1):
-        profiler.step(step)
-        compute()
+def run_profiled(run, steps, start=0, **options):
+    """Profile the steps after `start`, and return the messages."""
+    messages: list[str] = []
+    with closing(StepProfiler(run, notify=messages.append, **options)) as profiler:
+        for step in range(start + 1, steps + 1):
+            profiler.step(step)
+            compute()
+    return messages
 
 
 def trace(path):
@@ -29,11 +35,7 @@ def profiled_steps(events):
 
 
 def test_trace_and_table_have_the_requested_steps(tmp_path):
-    messages: list[str] = []
-    with StepProfiler(
-        tmp_path, first_step=5, num_steps=3, rank=2, notify=messages.append
-    ) as profiler:
-        run_steps(profiler, 20)
+    messages = run_profiled(tmp_path, 20, first_step=5, num_steps=3, rank=2)
     path = tmp_path / "profile/step-00000005-rank2.json.gz"
     events = trace(path)
     assert len(profiled_steps(events)) == 3
@@ -43,49 +45,39 @@ def test_trace_and_table_have_the_requested_steps(tmp_path):
     assert "aten::mm" in table and "Self CPU time total" in table
 
 
-def test_the_first_step_can_be_profiled(tmp_path):
-    with StepProfiler(tmp_path, first_step=1, num_steps=1) as profiler:
-        run_steps(profiler, 3)
-    assert len(profiled_steps(trace(tmp_path / "profile/step-00000001-rank0.json.gz"))) == 1
-
-
-def test_a_run_that_ends_inside_the_window_writes_a_trace(tmp_path):
-    with StepProfiler(tmp_path, first_step=4, num_steps=10) as profiler:
-        run_steps(profiler, 5)
-    assert len(profiled_steps(trace(tmp_path / "profile/step-00000004-rank0.json.gz"))) == 2
-
-
-def test_a_run_that_resumes_inside_the_window_records_the_rest(tmp_path):
-    with StepProfiler(tmp_path, first_step=4, num_steps=4) as profiler:
-        run_steps(profiler, 12, start=5)
+@pytest.mark.parametrize(
+    ("steps", "start", "first_step", "num_steps", "recorded_from", "recorded"),
+    [
+        (3, 0, 1, 1, 1, 1),
+        (5, 0, 4, 10, 4, 2),  # the run ends inside the window
+        (12, 5, 4, 4, 6, 2),  # it resumes inside the window
+    ],
+)
+def test_only_steps_of_the_window_that_run_are_recorded(
+    tmp_path, steps, start, first_step, num_steps, recorded_from, recorded
+):
+    run_profiled(tmp_path, steps, start, first_step=first_step, num_steps=num_steps)
     (path,) = (tmp_path / "profile").glob("*.gz")
-    assert path.name == "step-00000006-rank0.json.gz"
-    assert len(profiled_steps(trace(path))) == 2
+    assert path.name == f"step-{recorded_from:08}-rank0.json.gz"
+    assert len(profiled_steps(trace(path))) == recorded
 
 
 def test_a_run_that_resumes_after_the_window_is_not_profiled(tmp_path):
-    with StepProfiler(tmp_path, first_step=4, num_steps=4) as profiler:
-        run_steps(profiler, 12, start=8)
+    run_profiled(tmp_path, 12, start=8, first_step=4, num_steps=4)
     assert not (tmp_path / "profile").exists()
 
 
 def test_without_a_window_the_profiler_never_starts(tmp_path, monkeypatch):
-    def refuse(**options):
-        raise AssertionError("the profiler was started")
-
-    monkeypatch.setattr("gnano.train.logging.profiler.profile", refuse)
-    with StepProfiler(tmp_path, first_step=0, num_steps=3) as profiler:
-        run_steps(profiler, 5)
+    monkeypatch.setattr(
+        "gnano.train.logging.profiler.profile", lambda **_: pytest.fail("it was started")
+    )
+    assert run_profiled(tmp_path, 5, first_step=0, num_steps=3) == []
 
 
 def test_a_trace_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "profile").write_text("a file where the folder should be")
-    messages: list[str] = []
-    with StepProfiler(tmp_path, first_step=2, num_steps=2, notify=messages.append) as profiler:
-        run_steps(profiler, 8)
-    assert len(messages) == 1 and messages[0].startswith(
-        "No profile, training continues: FileExistsError"
-    )
+    (message,) = run_profiled(tmp_path, 8, first_step=2, num_steps=2)
+    assert message.startswith("No profile, training continues: FileExistsError")
 
 
 def test_a_profiler_that_does_not_start_is_reported(tmp_path, monkeypatch):
@@ -93,7 +85,5 @@ def test_a_profiler_that_does_not_start_is_reported(tmp_path, monkeypatch):
         raise RuntimeError("another profiler is active\nand details")
 
     monkeypatch.setattr("gnano.train.logging.profiler.profile", broken)
-    messages: list[str] = []
-    with StepProfiler(tmp_path, first_step=2, num_steps=2, notify=messages.append) as profiler:
-        run_steps(profiler, 8)
+    messages = run_profiled(tmp_path, 8, first_step=2, num_steps=2)
     assert messages == ["No profile, training continues: RuntimeError: another profiler is active"]

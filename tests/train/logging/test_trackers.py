@@ -35,9 +35,8 @@ def step_metrics(step, shift=0.0):
 
 
 def evaluated_metrics(step):
-    return step_metrics(step) | {
-        "heldout": {"bits_per_byte": 2.5, "sources": {"web": 2.0, "code": 3.0}}
-    }
+    heldout = {"bits_per_byte": 2.5, "sources": {"web": 2.0, "code": 3.0}}
+    return step_metrics(step) | {"heldout": heldout}
 
 
 @pytest.fixture
@@ -52,17 +51,40 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
 
+LIBRARY = """
+import os, pathlib, time
+class init:
+    def __init__(self, dir, **settings):
+        self.folder = pathlib.Path(dir); {init}
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+    def log(self, metrics, step):
+        {log}
+Settings = dict
+"""
+
+
 @pytest.fixture
 def library(monkeypatch, tmp_path):
-    """Return a function that replaces W&B by other code."""
+    """Return a function that replaces W&B by one that runs a statement at its start or per step."""
 
-    def put(code):
+    def put(init="pass", log="pass"):
         folder = tmp_path / "library"
         folder.mkdir()
-        (folder / "wandb.py").write_text(textwrap.dedent(code))
+        (folder / "wandb.py").write_text(LIBRARY.format(init=init, log=log))
         monkeypatch.setenv("PYTHONPATH", str(folder))
 
     return put
+
+
+def log_steps(run, names, steps, row=None):
+    """Send steps to trackers, wait until they are done, and return the messages."""
+    messages: list[str] = []
+    logger = Trackers(names, run, RECIPE, messages.append)
+    for step in steps:
+        logger.log((row or step_metrics)(step))
+    logger.close(timeout=100)
+    return messages
 
 
 def curves(run):
@@ -105,20 +127,20 @@ def wandb_runs(run):
 
 @slow
 def test_tensorboard_shows_every_metric_of_every_step(tmp_path):
-    messages: list[str] = []
     tasks = {
         "hellaswag": {"items": 500, "acc": 0.25, "acc_norm": 0.5, "error": 0.125},
         "mine/own": {"items": 9, "acc": 0.75, "note": "short"},
         "empty": None,
     }
-    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, messages.append)) as logger:
-        for step in range(1, 37):
-            logger.log(step_metrics(step))
-        for step, results in enumerate([None, tasks, ["hellaswag"]], start=37):
-            logger.log(step_metrics(step) | {"tasks": results})
-        logger.log(evaluated_metrics(40))
+    evaluated = {37: None, 38: tasks, 39: ["hellaswag"]}
+
+    def row(step):
+        if step == 40:
+            return evaluated_metrics(40)
+        return step_metrics(step) | ({"tasks": evaluated[step]} if step in evaluated else {})
+
+    assert log_steps(tmp_path, ["tensorboard"], range(1, 41), row) == []
     shown = curves(tmp_path)
-    assert messages == []
     assert list(shown["loss"]) == list(range(1, 41))
     assert math.isclose(shown["loss"][7], 6 / 7, rel_tol=1e-6)
     assert {name: points for name, points in shown.items() if name.startswith("tasks/")} == {
@@ -138,13 +160,9 @@ def test_tensorboard_shows_every_metric_of_every_step(tmp_path):
 
 @slow
 def test_tensorboard_shows_repeated_steps_once(tmp_path):
-    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, print)) as logger:
-        for step in range(1, 31):
-            logger.log(step_metrics(step))
+    log_steps(tmp_path, ["tensorboard"], range(1, 31))
     time.sleep(1.1)  # file names differ by the second
-    with closing(Trackers(["tensorboard"], tmp_path, RECIPE, print)) as logger:
-        for step in range(21, 41):
-            logger.log(step_metrics(step, shift=0.5))
+    log_steps(tmp_path, ["tensorboard"], range(21, 41), lambda n: step_metrics(n, shift=0.5))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
@@ -156,13 +174,15 @@ def test_tensorboard_shows_repeated_steps_once(tmp_path):
 
 @slow
 def test_wandb_gets_every_metric_and_the_recipe_and_resumes_the_same_run(tmp_path, offline):
-    messages: list[str] = []
     for steps in (range(1, 4), range(3, 6)):
-        with closing(Trackers(["wandb"], tmp_path, RECIPE, messages.append)) as logger:
-            for step in steps:
-                logger.log(step_metrics(step) if step != 2 else evaluated_metrics(step))
+        messages = log_steps(
+            tmp_path,
+            ["wandb"],
+            steps,
+            lambda step: evaluated_metrics(2) if step == 2 else step_metrics(step),
+        )
+        assert messages == []
     first, second = wandb_runs(tmp_path)
-    assert messages == []
     run_id, config, rows = first
     assert run_id == second[0] == (tmp_path / "wandb-id").read_text().strip()
     assert config["model"] == {"n_layer": 2}
@@ -174,19 +194,14 @@ def test_wandb_gets_every_metric_and_the_recipe_and_resumes_the_same_run(tmp_pat
 @slow
 def test_wandb_without_a_login_is_reported_once(tmp_path, offline, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
-    messages: list[str] = []
-    with closing(Trackers(["wandb", "tensorboard"], tmp_path, RECIPE, messages.append)) as logger:
-        for step in range(1, 6):
-            logger.log(step_metrics(step))
+    messages = log_steps(tmp_path, ["wandb", "tensorboard"], range(1, 6))
     assert len(messages) == 1 and messages[0].startswith("wandb stopped, training continues: ")
     assert list(curves(tmp_path)["loss"]) == [1, 2, 3, 4, 5]
 
 
-def test_a_tracker_that_is_not_installed_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"'no_such_tracker', .* pip install 'auto-g-nano\[track\]"
-    ):
-        Trackers(["no_such_tracker"], tmp_path, RECIPE, print)
+def test_a_tracker_that_is_not_installed_is_refused():
+    with pytest.raises(ValueError, match=r"'no_such', .* pip install 'auto-g-nano\[track\]"):
+        trackers.check_trackers_installed(["no_such"])
 
 
 def test_a_folder_named_wandb_is_not_taken_for_the_library(tmp_path):
@@ -202,32 +217,14 @@ def test_a_folder_named_wandb_is_not_taken_for_the_library(tmp_path):
 
 
 def test_a_tracker_that_raises_is_dropped_with_its_reason(tmp_path, library):
-    library("""
-        def init(**settings):
-            raise RuntimeError("the server messages no\\nand much more")
-        Settings = dict
-    """)
-    messages: list[str] = []
-    with closing(Trackers(["wandb"], tmp_path, RECIPE, messages.append)) as logger:
-        for step in range(1, 100):
-            logger.log(step_metrics(step))
-    (sentence,) = messages
+    library(init="raise RuntimeError('the server messages no\\nand much more')")
+    (sentence,) = log_steps(tmp_path, ["wandb"], range(1, 100))
     reason = "wandb stopped, training continues: RuntimeError: the server messages no"
     assert sentence.startswith(reason) and "much more" not in sentence
 
 
 def test_a_tracker_that_dies_is_dropped_while_training(tmp_path, library):
-    library("""
-        import os
-        class init:
-            def __init__(self, **settings): pass
-            def __enter__(self): return self
-            def __exit__(self, *error): pass
-            def log(self, metrics, step):
-                if step == 3:
-                    os._exit(7)
-        Settings = dict
-    """)
+    library(log="step == 3 and os._exit(7)")
     messages: list[str] = []
     with closing(Trackers(["wandb"], tmp_path, RECIPE, messages.append)) as logger:
         step = 0
@@ -240,14 +237,7 @@ def test_a_tracker_that_dies_is_dropped_while_training(tmp_path, library):
 
 
 def test_a_tracker_that_hangs_is_killed_at_the_end(tmp_path, library):
-    library("""
-        import os, pathlib, time
-        def init(dir, **settings):
-            pathlib.Path(dir, "pid").write_text(str(os.getpid()))
-            while True:
-                time.sleep(100)
-        Settings = dict
-    """)
+    library(init="(self.folder / 'pid').write_text(str(os.getpid())); time.sleep(1_000)")
     messages: list[str] = []
     logger = Trackers(["wandb"], tmp_path, RECIPE, messages.append)
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
@@ -261,17 +251,7 @@ def test_a_tracker_that_hangs_is_killed_at_the_end(tmp_path, library):
 
 def test_a_slow_tracker_misses_steps_which_is_reported_once(tmp_path, library, monkeypatch):
     monkeypatch.setattr(trackers, "MAX_PENDING_ROWS", 4)
-    library("""
-        import pathlib, time
-        class init:
-            def __init__(self, dir, **settings): self.gate = pathlib.Path(dir, "go")
-            def __enter__(self): return self
-            def __exit__(self, *error): pass
-            def log(self, metrics, step):
-                while not self.gate.exists():
-                    time.sleep(0.05)
-        Settings = dict
-    """)
+    library(log="while not (self.folder / 'go').exists(): time.sleep(0.05)")
     messages: list[str] = []
     with closing(Trackers(["wandb"], tmp_path, RECIPE, messages.append)) as logger:
         for step in range(1, 5_000):  # more than queue and pipe take
@@ -285,25 +265,14 @@ def test_an_unwritable_folder_stops_the_trackers_but_not_the_run(offline):
     unwritable = Path("/proc/sys/kernel")
     if not unwritable.is_dir():
         pytest.skip("there is no unwritable folder")
-    messages: list[str] = []
-    with closing(Trackers(["tensorboard", "wandb"], unwritable, RECIPE, messages.append)) as logger:
-        for step in range(1, 6):
-            logger.log(step_metrics(step))
+    messages = log_steps(unwritable, ["tensorboard", "wandb"], range(1, 6))
     assert sorted(sentence.split()[0] for sentence in messages) == ["tensorboard", "wandb"]
     assert all("stopped, training continues" in sentence for sentence in messages)
 
 
 def test_the_output_of_a_library_goes_to_a_log_file(tmp_path, library, capfd):
-    library("""
-        class init:
-            def __init__(self, **settings): print("noise")
-            def __enter__(self): return self
-            def __exit__(self, *error): pass
-            def log(self, metrics, step): print("more", step)
-        Settings = dict
-    """)
-    with closing(Trackers(["wandb"], tmp_path, RECIPE, print)) as logger:
-        logger.log(step_metrics(1))
+    library(init="print('noise')", log="print('more', step)")
+    assert log_steps(tmp_path, ["wandb"], [1]) == []
     assert (tmp_path / "wandb.log").read_text() == "noise\nmore 1\n"
     assert capfd.readouterr() == ("", "")
 

@@ -2,7 +2,6 @@
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,9 +20,7 @@ KINDS = ["cosine", "wsd", "linear"]
     floats(0, 1),
     integers(60, 500),
 )
-def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(
-    kind: Any, peak: float, warmup: int, floor: float, decay: float, steps: int
-) -> None:
+def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(kind, peak, warmup, floor, decay, steps):
     falling = {"decay": decay} if kind == "wsd" else {}
     schedule = LRSchedule(kind=kind, peak=peak, warmup=warmup, floor=floor, **falling)
     rates = [schedule.lr_at(step, steps) for step in range(steps)]
@@ -36,7 +33,7 @@ def test_the_rate_rises_to_the_peak_and_falls_to_the_floor(
 
 
 @given(floats(0, 1), integers(0, 50), integers(60, 500))
-def test_wsd_stays_at_the_peak_until_its_decay(decay: float, warmup: int, steps: int) -> None:
+def test_wsd_stays_at_the_peak_until_its_decay(decay, warmup, steps):
     schedule = LRSchedule(kind="wsd", peak=1.0, warmup=warmup, floor=0.0, decay=decay)
     rates = [schedule.lr_at(step, steps) for step in range(warmup, steps)]
     below = sum(rate < 1.0 for rate in rates)
@@ -46,9 +43,7 @@ def test_wsd_stays_at_the_peak_until_its_decay(decay: float, warmup: int, steps:
 
 
 @given(integers(0, 50), floats(0, 1), integers(60, 500), integers(0, 499))
-def test_the_cosine_equals_the_published_formula(
-    warmup: int, floor: float, steps: int, step: int
-) -> None:
+def test_the_cosine_equals_the_published_formula(warmup, floor, steps, step):
     rate = LRSchedule(peak=0.5, warmup=warmup, floor=floor).lr_at(min(step, steps - 1), steps)
     step = min(step, steps - 1)
     if step < warmup:
@@ -60,7 +55,7 @@ def test_the_cosine_equals_the_published_formula(
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("cosine", 0.55), ("linear", 0.55), ("wsd", 1.0)])
-def test_the_rate_halfway_through_a_run(kind: Any, rate: float) -> None:
+def test_the_rate_halfway_through_a_run(kind, rate):
     schedule = LRSchedule(kind=kind, peak=1.0, warmup=0, floor=0.1)
     assert schedule.lr_at(50, 101) == pytest.approx(rate)
 
@@ -68,6 +63,6 @@ def test_the_rate_halfway_through_a_run(kind: Any, rate: float) -> None:
 @pytest.mark.parametrize(
     "bad", [{"peak": 0.0}, {"warmup": -1}, {"floor": 1.1}, {"decay": -0.1}, {"decay": 2.0}]
 )
-def test_values_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+def test_values_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=rf"train\.schedule\.{next(iter(bad))}"):
         LRSchedule(**bad)

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from gnano.config.train_config import OptimizerConfig
 from gnano.model.transformer import GPT
 from gnano.train.optim import muon as muon_module
-from gnano.train.optim.builder import Optimizer
 from gnano.train.optim.muon import orthogonalize
+from gnano.train.optim.optimizer import Optimizer
 
 # widths that 4 ranks cannot share evenly: 18 rows are 5, 5, 5, 3; of 6 rows the last has none
 SHAPE = dict(
@@ -29,9 +29,7 @@ def polar_factor(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 40), (40, 7), (64, 320), (96, 96)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_orthogonalize_brings_singular_values_near_one(
-    shape: tuple[int, int], dtype: torch.dtype
-) -> None:
+def test_orthogonalize_brings_singular_values_near_one(shape, dtype):
     torch.manual_seed(0)
     left, right = (torch.linalg.qr(torch.randn(3, n, n))[0] for n in shape)
     short = min(shape)
@@ -44,13 +42,13 @@ def test_orthogonalize_brings_singular_values_near_one(
     assert cosine.min() > 0.98
 
 
-def test_more_iterations_converge_to_the_polar_factor() -> None:
+def test_more_iterations_converge_to_the_polar_factor():
     torch.manual_seed(0)
     x = torch.randn(2, 12, 20, dtype=torch.float64)
     torch.testing.assert_close(orthogonalize(x, steps=8), polar_factor(x), atol=1e-5, rtol=0)
 
 
-def test_a_matrix_does_not_depend_on_its_batch_and_zeros_stay_zero() -> None:
+def test_a_matrix_does_not_depend_on_its_batch_and_zeros_stay_zero():
     torch.manual_seed(0)
     x = torch.randn(3, 12, 20, dtype=torch.float64)
     x[1] = 0
@@ -75,7 +73,7 @@ def well_conditioned(x: Tensor) -> Tensor:
     return x.double() if x.dim() == 1 else 0.2 * x.double() + 2 * torch.eye(*x.shape).double()
 
 
-def test_two_steps_equal_the_formula() -> None:
+def test_two_steps_equal_the_formula():
     model = new_model(torch.float64)
     config = OptimizerConfig(kind="muon", momentum=0.9, weight_decay=0.4, ns_steps=8)
     optimizer = Optimizer(model, config)
@@ -99,7 +97,7 @@ def test_two_steps_equal_the_formula() -> None:
         torch.testing.assert_close(parameters[name].detach(), w, atol=2e-7, rtol=0)
 
 
-def test_an_update_is_as_large_as_adamws() -> None:
+def test_an_update_is_as_large_as_adamws():
     model = new_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = Optimizer(model, OptimizerConfig(kind="muon", weight_decay=0.0))
@@ -170,7 +168,7 @@ def train_with_each_strategy() -> dict[tuple[str, int, str], dict[str, Tensor]]:
 @pytest.mark.ranks
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-def test_several_ranks_take_the_steps_of_a_single_one(size: int) -> None:
+def test_several_ranks_take_the_steps_of_a_single_one(size):
     single = {name: train_steps("single", MANY, bf16) for name, bf16 in PRECISIONS.items()}
     ranks = on_ranks(size, train_with_each_strategy)
     # an element moves by about 0.2 × 0.02 a step, and bf16 keeps 8 bits of that

@@ -13,11 +13,13 @@ single process has no group, and its collectives return immediately:
 import math
 import os
 import pickle
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gnano.model.devices import disable_malloc_trim
 from gnano.train.distributed.heartbeat import HeartbeatMonitor
-from gnano.train.distributed.watchdog import DEFAULT_TIMING, PhaseTracker, Watchdog, WatchdogTiming
+from gnano.train.distributed.watchdog import DEFAULT_TIMING, Watchdog, WatchdogTiming
 
 T = TypeVar("T")
 # Held until the process ends. Python releases a group without holding its lock; if DDP's own
@@ -46,20 +48,20 @@ class DistContext:
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    phases: PhaseTracker = field(default_factory=PhaseTracker, repr=False)
-    watchdog: Watchdog | None = field(default=None, repr=False)  # several ranks: HeartbeatMonitor
+    watchdog: Watchdog = field(default_factory=Watchdog, repr=False)
     store: Store | None = field(default=None, repr=False)  # the key-value store of the rendezvous
     num_shared_results: int = 0  # results that rank 0 has shared with `run_on_main`
 
     @classmethod
+    @contextmanager
     def init(
         cls, device: str, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING
-    ) -> "DistContext":
-        """Initialize the process group that the environment describes, if there is one.
+    ) -> Iterator["DistContext"]:
+        """Yield the context in the process group that the environment describes, if there is one.
 
         `device` is cpu, cuda (with several ranks: the GPU of the local rank) or cuda:N. A rank that
         stays in one phase for more than `timeout` seconds (0: no limit) hangs: all ranks end with
-        an error that names it.
+        an error that names it, as they do if one of them fails.
         """
         torch_device = torch.device(device)
         is_cuda = torch_device.type == "cuda"
@@ -77,15 +79,26 @@ class DistContext:
         if world_size == 1:
             if is_cuda:
                 torch.cuda.set_device(torch_device if torch_device.index is not None else 0)
-            phases = PhaseTracker(timeout, timing)
-            return cls(torch_device, phases=phases, watchdog=Watchdog(phases) if timeout else None)
+            with closing(Watchdog(timeout, timing)) as watchdog:
+                if timeout:
+                    watchdog.start()
+                yield cls(torch_device, watchdog=watchdog)
+            return
+
         rank = _read_env_int("RANK")
         if is_cuda:
-            torch_device = _select_gpu(_read_env_int("LOCAL_RANK", 0))
+            local_rank, count = _read_env_int("LOCAL_RANK", 0), torch.cuda.device_count()
+            if local_rank >= count:
+                raise ValueError(
+                    f"Local rank {local_rank} has no GPU: this machine has {count}; start at most "
+                    f"{count} ranks on it (torchrun --nproc-per-node {count})."
+                )
+            torch.cuda.set_device(local_rank)
+            torch_device = torch.device("cuda", local_rank)
         store = next(rendezvous("env://", rank, world_size))[0]
-        phases = PhaseTracker(timeout, timing)
-        monitor = HeartbeatMonitor(store, rank, world_size, phases)
-        phases.set_phase("connecting to the other ranks")
+        monitor = HeartbeatMonitor(store, rank, world_size, timeout, timing)
+        monitor.start()
+        monitor.set_phase("connecting to the other ranks")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
             store=PrefixStore("group", store),
@@ -94,12 +107,23 @@ class DistContext:
             device_id=torch_device if is_cuda else None,
         )
         _live_groups.append(dist.group.WORLD)
-        world = cls(torch_device, rank, world_size, phases, monitor, store=store)
+        world = cls(torch_device, rank, world_size, monitor, store)
         monitor.hang_advice = first_collective_advice(torch_device)
-        phases.set_phase("the first collective", timing.first_collective_timeout)
+        monitor.set_phase("the first collective", timing.first_collective_timeout)
         world.all_reduce_sum(torch.zeros((), device=torch_device)).item()
-        phases.set_phase("starting")
-        return world
+        monitor.set_phase("starting")
+        try:
+            yield world
+            monitor.set_phase("waiting for the other ranks to end")
+            dist.barrier()
+        except MainRankFailed:
+            raise
+        except BaseException as error:
+            monitor.report_failure(error)  # exits here if another rank failed first
+            raise
+        finally:
+            monitor.close()
+        dist.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
@@ -132,22 +156,25 @@ class DistContext:
             return fn()
         self.num_shared_results += 1
         key = f"result/{self.num_shared_results}"
-        if self.is_main:
-            try:
-                with self.phases.exclusive_phase(is_waiting=False):
+        phase = self.watchdog.phase
+        try:
+            if self.is_main:
+                try:
                     result = fn()
-            except (ValueError, OSError):
-                self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
-                raise
-            self.store.set(key, pickle.dumps((result,)))  # type: ignore[arg-type]
-            return result
-        # not a collective, which would time out after minutes: a checkpoint may take longer
-        with self.phases.exclusive_phase(is_waiting=True):
+                except (ValueError, OSError):
+                    self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
+                    raise
+                self.store.set(key, pickle.dumps((result,)))  # type: ignore[arg-type]
+                return result
+            self.watchdog.phase = phase._replace(number=math.inf)
+            # not a collective, which would time out after minutes: a checkpoint may take longer
             self.store.wait([key], timedelta(days=1))
-        received: tuple[T] | None = pickle.loads(self.store.get(key))
-        if received is None:
-            raise MainRankFailed(2)
-        return received[0]
+            received: tuple[T] | None = pickle.loads(self.store.get(key))
+            if received is None:
+                raise MainRankFailed(2)
+            return received[0]
+        finally:  # the phase's time limit starts again
+            self.watchdog.phase = phase._replace(start_time=time.monotonic())
 
     def set_phase(self, phase: str, timeout: float | None = None) -> None:
         """Set this rank's current phase, which is reported if it hangs or dies.
@@ -156,23 +183,7 @@ class DistContext:
         `timeout` replaces the run's limit for this phase, in seconds; math.inf: no limit. Cheap
         enough for every step.
         """
-        has_no_limit = self.phases.timeout == math.inf
-        self.phases.set_phase(phase, None if has_no_limit else timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(self.watchdog, HeartbeatMonitor):
-            if error is None:
-                self.phases.set_phase("waiting for the other ranks to end")
-                dist.barrier()
-            elif not isinstance(error, MainRankFailed):
-                self.watchdog.report_failure(error)  # exits here if another rank failed first
-        if self.watchdog is not None:
-            self.watchdog.close()
-        if self.store is not None and error is None:
-            dist.destroy_process_group()
+        self.watchdog.set_phase(phase, timeout)
 
 
 def _read_env_int(name: str, default: int | None = None) -> int:
@@ -188,17 +199,6 @@ def _read_env_int(name: str, default: int | None = None) -> int:
         ) from None
 
 
-def _select_gpu(local_rank: int) -> torch.device:
-    count = torch.cuda.device_count()
-    if local_rank >= count:
-        raise ValueError(
-            f"Local rank {local_rank} has no GPU: this machine has {count}; start at most "
-            f"{count} ranks on it (torchrun --nproc-per-node {count})."
-        )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
-
-
 def first_collective_advice(device: torch.device) -> str:
     """Return what to try if the first collective hangs.
 
@@ -209,12 +209,14 @@ def first_collective_advice(device: torch.device) -> str:
     if device.type != "cuda":
         return "Check that the ranks can reach one another (MASTER_ADDR, firewalls)."
     can_access = torch.cuda.can_device_access_peer
-    for a, b in combinations(range(torch.cuda.device_count()), 2):
-        if not (can_access(a, b) and can_access(b, a)):
-            pair = f" (no peer access between GPUs {a} and {b})"
-            break
-    else:
-        pair = ""
+    pair = next(
+        (
+            f" (no peer access between GPUs {a} and {b})"
+            for a, b in combinations(range(torch.cuda.device_count()), 2)
+            if not (can_access(a, b) and can_access(b, a))
+        ),
+        "",
+    )
     return (
         f"On a machine that connects its GPUs by PCIe only{pair} the usual cause is broken peer "
         f"access: set NCCL_P2P_DISABLE=1 and start again; NCCL_DEBUG=INFO shows what NCCL tries."

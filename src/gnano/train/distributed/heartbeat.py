@@ -16,8 +16,9 @@ import os
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 from torch import OutOfMemoryError
 from torch.distributed import DistError
@@ -26,16 +27,14 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from gnano.train.distributed.watchdog import (
     HANG_ADVICE,
-    Heartbeat,
-    PhaseTracker,
     Watchdog,
-    describe_hang,
+    WatchdogTiming,
     exit_process,
     report_to_stderr,
-    slowest_ranks,
 )
 from gnano.utils.platform_support import is_running
 
+MAX_HOSTS_SHOWN = 4  # hosts that a message names
 FAILURE_KEY = "failure"
 STORE_LOST = "the ranks' shared store is gone, with the process that ran it, usually rank 0 ({})"
 
@@ -47,10 +46,28 @@ class Failure(NamedTuple):
     hung_ranks: list[int]
 
 
+class Heartbeat(NamedTuple):
+    """A message of a rank: it is alive, in this phase; JSON in the store."""
+
+    sequence: int
+    pid: int
+    host: str
+    phase_index: float  # number of its phase
+    phase: str
+
+    @classmethod
+    def decode(cls, text: bytes) -> Self:
+        """Read a heartbeat from the store's bytes."""
+        return cls(*json.loads(text))
+
+
 class HeartbeatMonitor(Watchdog):
     """The watchdog of several ranks, with a second thread that uses the store."""
 
-    def __init__(self, store: Store, rank: int, world_size: int, phases: PhaseTracker) -> None:
+    def __init__(
+        self, store: Store, rank: int, world_size: int, timeout: float, timing: WatchdogTiming
+    ) -> None:
+        super().__init__(timeout, timing)
         # a separate connection: the other one may be blocked in a wait
         self.store: Store = store.clone()  # type: ignore[attr-defined]
         self.rank, self.world_size = rank, world_size
@@ -59,11 +76,9 @@ class HeartbeatMonitor(Watchdog):
         self.last_seen: dict[int, tuple[bytes, float]] = {}  # a rank's last heartbeat and its time
         self.beats = self.checked_beats = self.missed_beats = 0
         self.is_exiting = threading.Event()
-        super().__init__(phases)
         self.threads.append(
             threading.Thread(target=self._run_heartbeat, name="heartbeat", daemon=True)
         )
-        self.threads[1].start()
 
     def report_failure(self, error: BaseException) -> None:
         """Report to the other ranks why this one ends; exit if another one failed first."""
@@ -75,8 +90,7 @@ class HeartbeatMonitor(Watchdog):
         try:
             if failure := self._read_failure(self.timing.exit_grace if maybe_theirs else 0.0):
                 self._exit(failure.reason)
-            phase = self.phases.phase.name
-            self._publish_failure(f'{self.label} failed in "{phase}": {reason}')
+            self._publish_failure(f'{self.label} failed in "{self.phase.name}": {reason}')
         except DistError:
             self._exit(STORE_LOST.format(reason))
         if isinstance(error, Exception):
@@ -89,7 +103,9 @@ class HeartbeatMonitor(Watchdog):
                 return
             try:
                 self.beats += 1
-                self.store.set(f"heartbeat/{self.rank}", self._own_heartbeat().encode())
+                phase, host = self.phase, socket.gethostname()
+                beat = Heartbeat(self.beats, os.getpid(), host, phase.number, phase.name)
+                self.store.set(f"heartbeat/{self.rank}", json.dumps(beat))
                 failure = self._read_failure() or self._find_dead_rank() or self._find_hung_rank()
             except DistError as error:
                 if not self.stopped.wait(2 * interval):  # all ranks may be ending
@@ -113,13 +129,9 @@ class HeartbeatMonitor(Watchdog):
         if self.missed_beats * self.timing.check_interval > self.timing.heartbeat_timeout:
             self._exit(STORE_LOST.format(f"no response for {self.timing.heartbeat_timeout:g} s"))
 
-    def _own_heartbeat(self) -> Heartbeat:
-        phase = self.phases.phase
-        return Heartbeat(self.beats, os.getpid(), socket.gethostname(), phase.number, phase.name)
-
     def _find_dead_rank(self) -> Failure | None:
         """Publish and return a failure if a monitored rank has died or lost its heartbeat."""
-        now, awake = time.monotonic(), self.phases.awake_since()
+        now, awake = time.monotonic(), self.awake_since()
         timeout = self.timing.heartbeat_timeout
         for rank in range(self.world_size) if self.rank == 0 else [0]:
             if rank == self.rank or not self.store.check([f"heartbeat/{rank}"]):
@@ -150,8 +162,8 @@ class HeartbeatMonitor(Watchdog):
 
     def _find_hung_rank(self) -> Failure | None:
         """Publish and return a failure if this rank hangs and no other is further behind."""
-        phase = self.phases.phase
-        seconds = self.phases.time_in_phase(phase)
+        phase = self.phase
+        seconds = self.time_in_phase(phase)
         # two more checks: by then the heartbeats of the others are up to date
         if seconds < phase.timeout + 2 * self.timing.check_interval:
             return None
@@ -167,7 +179,7 @@ class HeartbeatMonitor(Watchdog):
         all_hang = len(slowest) == self.world_size
         reason = (
             f"{describe_hang(heartbeats, seconds)}. "
-            f"{self.hang_advice if all_hang else HANG_ADVICE} {self.phases.describe_timeout(phase)}"
+            f"{self.hang_advice if all_hang else HANG_ADVICE} {self.describe_timeout(phase)}"
         )
         return self._publish_failure(reason, slowest)
 
@@ -186,3 +198,46 @@ class HeartbeatMonitor(Watchdog):
 
     def _exit(self, reason: str) -> NoReturn:
         exit_process(f"{self.label} stops: {reason}", with_stacks=False)
+
+
+def slowest_ranks(heartbeats: dict[int, Heartbeat]) -> list[int]:
+    """Return the ranks that have started the fewest phases."""
+    fewest = min(beat.phase_index for beat in heartbeats.values())
+    return [rank for rank, beat in heartbeats.items() if beat.phase_index == fewest]
+
+
+def describe_hang(heartbeats: dict[int, Heartbeat], seconds: float) -> str:
+    """Describe which ranks hang, and which wait for them."""
+    slowest = set(slowest_ranks(heartbeats))
+    hung: dict[str, list[int]] = defaultdict(list)  # ranks by phase
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for rank, beat in sorted(heartbeats.items()):
+        (hung if rank in slowest else waiting)[beat.phase].append(rank)
+    if len(heartbeats) == len(slowest) > 1 and len(hung) == 1:
+        (phase,) = hung
+        return f'all {len(slowest)} ranks have been stuck in "{phase}" for {seconds:,.0f} s'
+    parts = []
+    for phase, ranks in hung.items():
+        hosts = list(dict.fromkeys(heartbeats[rank].host for rank in ranks))
+        more = f" and {len(hosts) - MAX_HOSTS_SHOWN} more" if len(hosts) > MAX_HOSTS_SHOWN else ""
+        parts.append(
+            f"{_format_ranks(ranks)} on {', '.join(hosts[:MAX_HOSTS_SHOWN])}{more} "
+            f'{"has" if len(ranks) == 1 else "have"} been stuck in "{phase}" for {seconds:,.0f} s'
+        )
+    them = "it" if len(slowest) == 1 else "them"
+    for phase, ranks in waiting.items():
+        verb = "waits" if len(ranks) == 1 else "wait"
+        parts.append(f'{_format_ranks(ranks)} {verb} for {them} in "{phase}"')
+    return ", and ".join(parts)
+
+
+def _format_ranks(ranks: list[int]) -> str:
+    """Return "rank 3", or "ranks 0, 2, 4-7"."""
+    spans: list[list[int]] = []
+    for rank in ranks:
+        if spans and rank == spans[-1][-1] + 1:
+            spans[-1].append(rank)
+        else:
+            spans.append([rank])
+    parts = [f"{s[0]}-{s[-1]}" if len(s) > 2 else ", ".join(map(str, s)) for s in spans]
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(parts)}"

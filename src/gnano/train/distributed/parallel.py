@@ -11,8 +11,8 @@ DDP is PyTorch's; FSDP is FSDP2 (`fully_shard`), which leaves the model's module
 are and makes its parameters DTensors.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,16 +41,13 @@ class ParallelModel:
     parameters: dict[str, nn.Parameter]  # fp32, as this rank holds them between two steps
     grad_copies: int = 1  # ranks that hold the same shard of each gradient after the backward pass
 
-    @contextmanager
-    def backward_context(self, is_last: bool) -> Iterator[None]:
+    def backward_context(self, is_last: bool) -> AbstractContextManager[None]:
         """Wrap loss and backward of a micro-batch: only the last of a step exchanges gradients."""
-        if isinstance(self.loss_fn, DistributedDataParallel) and not is_last:
-            with self.loss_fn.no_sync():
-                yield
-            return
         if isinstance(self.model, FSDPModule):
             self.model.set_requires_gradient_sync(is_last)
-        yield
+        if isinstance(self.loss_fn, DistributedDataParallel) and not is_last:
+            return self.loss_fn.no_sync()
+        return nullcontext()
 
     def reshard(self) -> None:
         """Discard gathered parameters, which writing to `parameters` does not change."""

@@ -1,12 +1,14 @@
-"""Logs the metrics of every step: to metrics.jsonl, then to a callback, then to the trackers.
+"""The metrics of every step: read from the device, logged, and shown on a progress line.
 
-`metrics.jsonl` has one JSON object per line and is append-only. After a kill, the steps since the
-last checkpoint are repeated and logged again, with the same values; a reader uses the later line of
-a step, adds a line without a loss to it, and skips a torn one (`utils/jsonl_log.py`).
+    device ─ AsyncMetricReader ─▶ row ─ MetricsLogger ─▶ metrics.jsonl, ProgressBar, trackers
 
 A GPU gets its work ahead of time; reading a loss immediately would make the host wait until it is
 computed, and then the device wait for the host. `AsyncMetricReader` copies a step's metrics to the
 host in the background, and reads them when the next step has been started.
+
+`metrics.jsonl` has one JSON object per line and is append-only. After a kill, the steps since the
+last checkpoint are repeated and logged again, with the same values; a reader uses the later line of
+a step, adds a line without a loss to it, and skips a torn one (`utils/jsonl_log.py`).
 """
 
 import math
@@ -28,100 +30,26 @@ from gnano.train.estimate import estimate_memory
 from gnano.train.logging.trackers import Trackers
 from gnano.train.run_dir import METRICS_FILE
 from gnano.train.train_step import SKIPPED_SPIKE, STEP_METRICS
+from gnano.utils.formatting import format_clock, plural
 from gnano.utils.jsonl_log import JsonLinesWriter
 from gnano.utils.platform_support import peak_resident_bytes
+from gnano.utils.terminal import StatusLine
 
 MetricsCallback = Callable[[dict[str, Any]], None]  # gets each row, and `steps`, their number
-
-
-class MetricsLogger:
-    """Writes metrics.jsonl on the main rank; does nothing on the other ranks."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        run: Path,
-        world: DistContext,
-        on_metrics: MetricsCallback,
-        notify: Notify,
-    ) -> None:
-        self.recipe, self.world, self.on_metrics, self.notify = recipe, world, on_metrics, notify
-        self.gpu_name = (
-            torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
-        )
-        self.writer = JsonLinesWriter(run / METRICS_FILE) if world.is_main else None
-        self.has_warned = False
-        names = recipe.train.trackers if world.is_main else ()
-        self.trackers = Trackers(names, run, flatten_recipe(recipe), notify)
-
-    def log(self, row: dict[str, Any]) -> None:
-        """Log the metrics of a step everywhere, with the memory and MFU of this device added."""
-        if self.writer is None:
-            return
-        row["memory_gb"] = round(peak_memory_bytes(self.world.device) / 1e9, 3)
-        if self.gpu_name is not None:
-            recipe, ranks = self.recipe, self.world.world_size
-            row["mfu"] = compute_mfu(
-                row["tokens_per_s"], recipe.model, ranks, self.gpu_name, recipe.train.precision
-            )
-        self.log_update(**row)
-        self.on_metrics({**row, "steps": self.recipe.train.steps})
-        self.trackers.log(row)
-
-    def log_update(self, step: int, **values: Any) -> None:
-        """Append a line to metrics.jsonl only: metrics of a step computed after its row."""
-        if self.writer is None:
-            return
-        written = self.writer.write(step=step, **values)
-        if not written and not self.has_warned:
-            self.notify(
-                f"Lines of {METRICS_FILE} cannot be written now and will be retried "
-                f"({self.writer.last_error})."
-            )
-        self.has_warned = not written
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.trackers.close()
-        if self.writer is None:
-            return
-        if lost := self.writer.close():
-            self.notify(
-                f"{lost:,} lines of {METRICS_FILE} could not be written ({self.writer.last_error})."
-            )
-        if self.gpu_name is not None and error is None:
-            predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
-            self.notify(
-                f"peak memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB, "
-                f"{predicted.allocated_bytes / 1e9:.1f} predicted"
-            )
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak of PyTorch's memory on a GPU, else of the process's resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return peak_resident_bytes()
+SPEED_SMOOTHING = 0.05  # weight of the newest step in the speed shown: an average over about 20
 
 
 class AsyncMetricReader:
     """Reads the metrics of steps from the device without making it wait."""
 
     def __init__(
-        self,
-        settings: TrainConfig,
-        device: torch.device,
-        step: int = 0,
-        elapsed: float = 0.0,
-        max_pending: int | None = None,
+        self, config: TrainConfig, device: torch.device, step: int = 0, elapsed: float = 0.0
     ) -> None:
         """Start after `step` steps and `elapsed` seconds of training."""
-        self.settings, self.step = settings, step
+        self.config, self.step = config, step
         self.start_time = time.monotonic() - elapsed
         # steps that stay unread: a CPU has computed a step when it returns
-        self.max_pending = max_pending if max_pending is not None else int(device.type == "cuda")
+        self.max_pending = int(device.type == "cuda")
         self.stop_requested = False  # on any rank
         # metrics on the host, complete once their event is, and the learning rate
         self.pending: deque[tuple[Tensor, torch.Event | None, float]] = deque()
@@ -144,7 +72,7 @@ class AsyncMetricReader:
 
     def read_rows(self, drain: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the rows of the steps that are due, oldest first; wait until they are computed."""
-        settings = self.settings
+        config = self.config
         while len(self.pending) > (0 if drain else self.max_pending):
             metrics, arrived, lr = self.pending.popleft()
             if arrived is not None:
@@ -154,18 +82,23 @@ class AsyncMetricReader:
             self.step_start_time += seconds
             self.step += 1
             self.stop_requested = self.stop_requested or values["stop"] > 0
-            yield {
+            row = {
                 "step": self.step,
-                "tokens": self.step * settings.tokens_per_step,
-                "loss": _round_finite(values["loss"]),
-                "grad_norm": _round_finite(values["grad_norm"]),
+                "tokens": self.step * config.tokens_per_step,
+                "loss": values["loss"],
+                "grad_norm": values["grad_norm"],
                 "lr": lr,
-                "tokens_per_s": round(settings.tokens_per_step / seconds, 1),
+                "tokens_per_s": round(config.tokens_per_step / seconds, 1),
                 "seconds": self.elapsed_seconds,
                 "skipped": bool(values["skipped"]),
-                **({"spike": True} if values["skipped"] == SKIPPED_SPIKE else {}),
-                **({"final": True} if self.step == settings.steps else {}),
             }
+            for name in ("loss", "grad_norm"):  # JSON has no NaN
+                row[name] = round(row[name], 5) if math.isfinite(row[name]) else None
+            if values["skipped"] == SKIPPED_SPIKE:
+                row["spike"] = True
+            if self.step == config.steps:
+                row["final"] = True
+            yield row
 
     def rewind(self, step: int) -> None:
         """Continue from an earlier step; unread metrics are dropped."""
@@ -178,5 +111,157 @@ class AsyncMetricReader:
         self.step_start_time = time.perf_counter()
 
 
-def _round_finite(value: float) -> float | None:
-    return round(value, 5) if math.isfinite(value) else None  # JSON has no NaN
+class MetricsLogger:
+    """Writes metrics.jsonl on the main rank; does nothing on the other ranks."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        world: DistContext,
+        on_metrics: MetricsCallback,
+        notify: Notify,
+    ) -> None:
+        self.recipe, self.world, self.on_metrics, self.notify = recipe, world, on_metrics, notify
+        is_cuda = world.device.type == "cuda"
+        self.gpu_name = torch.cuda.get_device_name(world.device) if is_cuda else None
+        self.writer = JsonLinesWriter(run / METRICS_FILE) if world.is_main else None
+        self.has_warned = False
+        names = recipe.train.trackers if world.is_main else ()
+        self.trackers = Trackers(names, run, flatten_recipe(recipe), notify) if names else None
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Log the metrics of a step everywhere, with the memory and MFU of this device added."""
+        if self.writer is None:
+            return
+        row["memory_gb"] = round(peak_memory_bytes(self.world.device) / 1e9, 3)
+        if self.gpu_name is not None:
+            recipe, ranks = self.recipe, self.world.world_size
+            row["mfu"] = compute_mfu(
+                row["tokens_per_s"], recipe.model, ranks, self.gpu_name, recipe.train.precision
+            )
+        self.log_update(**row)
+        self.on_metrics({**row, "steps": self.recipe.train.steps})
+        if self.trackers:
+            self.trackers.log(row)
+
+    def log_update(self, step: int, **values: Any) -> None:
+        """Append a line to metrics.jsonl only: metrics of a step computed after its row."""
+        if self.writer is None:
+            return
+        written = self.writer.write(step=step, **values)
+        if not written and not self.has_warned:
+            self.notify(
+                f"Lines of {METRICS_FILE} cannot be written now and will be retried "
+                f"({self.writer.last_error})."
+            )
+        self.has_warned = not written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.trackers:
+            self.trackers.close()
+        if self.writer is None:
+            return
+        if lost := self.writer.close():
+            self.notify(
+                f"{lost:,} lines of {METRICS_FILE} could not be written ({self.writer.last_error})."
+            )
+        if self.gpu_name is not None and error is None:
+            predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
+            self.notify(
+                f"peak memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB, "
+                f"{predicted.allocated_bytes / 1e9:.1f} predicted"
+            )
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak of PyTorch's memory on a GPU, else of the process's resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_resident_bytes()
+
+
+class ProgressBar:
+    """Shows the metrics of the current step and the time left, the most important parts first.
+
+    A narrow terminal shows as many as fit:
+
+        step 1,240/50,000 · loss 3.214 · 23:10:05 left · 94,210 tokens/s · 60.1% MFU · …
+    """
+
+    def __init__(self, line: StatusLine | None = None) -> None:
+        self.line = line or StatusLine()
+        self.steps_seen = 0  # in this process; a resumed run starts at 0 again
+        self.start_time = 0.0  # after the first step, which also compiles and warms up
+        self.seconds_per_token = 0.0  # smoothed; times, unlike speeds, can be averaged
+        self.loss_text = "…"
+        self.steps_skipped = 0
+        self.heldout_text = self.tasks_text = ""
+
+    def update(self, metrics: dict[str, Any]) -> None:
+        """Show the metrics of a step, and `steps`, the number of all steps."""
+        now, seconds_per_token = time.monotonic(), 1 / metrics["tokens_per_s"]
+        self.steps_seen += 1
+        if self.steps_seen == 1:
+            self.start_time = now
+        if self.steps_seen <= 2:
+            self.seconds_per_token = seconds_per_token
+        self.seconds_per_token += SPEED_SMOOTHING * (seconds_per_token - self.seconds_per_token)
+        tokens_per_s = 1 / self.seconds_per_token
+        time_left = mfu = ""
+        if self.steps_seen > 1:  # at the average speed so far, evaluations included
+            seconds_per_step = (now - self.start_time) / (self.steps_seen - 1)
+            steps_left = metrics["steps"] - metrics["step"]
+            time_left = f"{format_clock(seconds_per_step * steps_left)} left"
+        if "mfu" in metrics:  # on a GPU; None for one whose peak is unknown
+            mfu = "MFU unknown"
+            if metrics["mfu"] is not None:
+                mfu = f"{metrics['mfu'] * tokens_per_s / metrics['tokens_per_s']:.1%} MFU"
+        self.steps_skipped += bool(metrics.get("skipped"))
+        if metrics["loss"] is not None:
+            self.loss_text = f"{metrics['loss']:.3f}"
+        if "heldout" in metrics:
+            self.heldout_text = f"held-out {_format_heldout(metrics['heldout'])}"
+        if "tasks" in metrics:
+            self.tasks_text = _format_tasks(metrics["tasks"])
+        parts = [
+            f"step {metrics['step']:,}/{metrics['steps']:,}",
+            f"loss {self.loss_text}",
+            f"{plural(self.steps_skipped, 'step')} skipped" if self.steps_skipped else "",
+            time_left,
+            f"{tokens_per_s:,.0f} tokens/s",
+            mfu,
+            self.heldout_text,
+            self.tasks_text,
+            f"norm {metrics['grad_norm']:.2f}" if metrics["grad_norm"] is not None else "",
+            f"lr {metrics['lr']:.2e}",
+            f"{metrics['memory_gb']:.1f} GB" if "memory_gb" in metrics else "",
+        ]
+        has_results = "heldout" in metrics or "tasks" in metrics
+        self.line.update(" · ".join(filter(None, parts)), important=has_results)
+
+    def show_message(self, text: str, waiting: bool = False) -> None:
+        """Show a message above the line or, with `waiting`, what the run waits for in the line."""
+        if waiting:
+            self.line.update(text)
+        else:
+            self.line.print(text)
+
+
+def _format_heldout(result: dict[str, Any]) -> str:
+    if "accuracy" in result:
+        return f"{result['loss']:.3f}, {result['accuracy']:.0%} as preferred"
+    if "loss" in result:
+        return f"{result['loss']:.3f} nats/token"
+    return f"{result['bits_per_byte']:.3f} bits/byte"
+
+
+def _format_tasks(results: Any) -> str:
+    """Return the main accuracy of each task; results of an unknown form are ignored."""
+    tasks = results.items() if isinstance(results, dict) else ()
+    main = {name: f.get("acc_norm", f.get("acc")) for name, f in tasks if isinstance(f, dict)}
+    numbers = {name: value for name, value in main.items() if isinstance(value, int | float)}
+    return " · ".join(f"{name} {value:.3f}" for name, value in numbers.items())

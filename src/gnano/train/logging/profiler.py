@@ -11,7 +11,6 @@ window, a step costs one comparison.
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
@@ -31,30 +30,31 @@ class StepProfiler:
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Record `num_steps` steps from `first_step` on (counted from 1; 0: none)."""
-        self.run, self.first_step, self.num_steps = run, first_step, num_steps
-        self.rank, self.notify = rank, notify
+        self.run, self.rank, self.notify = run, rank, notify
+        self.first_step, self.end = first_step, first_step + num_steps
         self.profiler: profile | None = None
         self.recorded_from = 0  # first step recorded: a run may resume inside the window
 
     def step(self, step: int) -> None:
         """Advance the profiler; called with the number of each step before it starts."""
-        end = self.first_step + self.num_steps
-        if self.first_step and (self.profiler or self.first_step - 1 <= step < end):
-            self._try_advance(step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Write what was recorded if the run ends inside the window."""
-        if self.profiler is not None:
-            self._try_advance(self.first_step + self.num_steps)
-
-    def _try_advance(self, step: int) -> None:
+        if not self.first_step or not (self.profiler or self.first_step - 1 <= step < self.end):
+            return
         try:
             if self.profiler is None:
-                self._start_profiler(step)
-            elif step < self.first_step + self.num_steps:
+                # GPU tracing takes seconds to start: in the step before the recorded ones
+                warmup = max(0, self.first_step - step)
+                self.recorded_from = step + warmup
+                activities = [ProfilerActivity.CPU]
+                if torch.cuda.is_available():
+                    activities.append(ProfilerActivity.CUDA)
+                active = self.end - self.first_step
+                with warnings.catch_warnings(action="ignore"):  # it warns without a warm-up step
+                    plan = schedule(wait=0, warmup=warmup, active=active, repeat=1)
+                self.profiler = profile(
+                    activities=activities, schedule=plan, on_trace_ready=self._export_trace
+                )
+                self.profiler.start()
+            elif step < self.end:
                 self.profiler.step()
             else:
                 profiler, self.profiler, self.first_step = self.profiler, None, 0
@@ -64,19 +64,10 @@ class StepProfiler:
             reason = str(error).split("\n")[0]
             self.notify(f"No profile, training continues: {type(error).__name__}: {reason}")
 
-    def _start_profiler(self, step: int) -> None:
-        # GPU tracing takes seconds to start: in the step before the recorded ones
-        warmup = max(0, self.first_step - step)
-        self.recorded_from = step + warmup
-        activities = [ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(ProfilerActivity.CUDA)
-        with warnings.catch_warnings(action="ignore"):  # it warns without a warm-up step
-            plan = schedule(wait=0, warmup=warmup, active=self.num_steps, repeat=1)
-        self.profiler = profile(
-            activities=activities, schedule=plan, on_trace_ready=self._export_trace
-        )
-        self.profiler.start()
+    def close(self) -> None:
+        """Write what was recorded if the run ends inside the window."""
+        if self.profiler is not None:
+            self.step(self.end)
 
     def _export_trace(self, profiler: profile) -> None:
         name = f"step-{self.recorded_from:08}-rank{self.rank}"

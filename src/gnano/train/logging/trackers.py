@@ -5,38 +5,49 @@
 
 A tracker that fails, hangs or is slow costs a step no more than a non-blocking write; a process
 that hangs is killed at the end. `metrics.jsonl` has all the metrics in any case.
+
+The process runs this file as a script, which imports nothing of gnano:
+
+    python trackers.py tensorboard|wandb
+
+The first line of its input holds the run's folder and its recipe; each further one is a step. On an
+error, one sentence goes to standard output and the process ends; everything that a library prints
+goes to standard error. The end of the input is the end of the run.
 """
 
+import json
 import os
+import secrets
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gnano.utils.files import dump_json
-from gnano.utils.platform_support import require
-
-PROCESS_SCRIPT = Path(__file__).with_name("tracker_process.py")
 MAX_PENDING_ROWS = 4_096  # steps that may wait for a slow tracker
 CLOSE_TIMEOUT = 8.0  # seconds that all trackers together get to finish
+SHUTDOWN_GRACE = 30.0  # seconds to finish in after the run was killed
 
 
 def check_trackers_installed(names: Sequence[str]) -> None:
     """Raise ValueError naming a requested tracker that is not installed."""
+    from gnano.utils.platform_support import require
+
     for name in names:
         problem = f"train.trackers names {name!r}, which is not installed"
         require(name, "track", problem, ", or remove it from train.trackers")
 
 
 class Trackers:
-    """The trackers of a run; logging never raises an error and never waits.
+    """The trackers of a run, which are installed; logging never raises an error and never waits.
 
     `names` are "tensorboard" and "wandb"; `run` is the folder for their files; W&B shows `recipe`
-    with the curves; `notify` gets messages for the user, on the training thread. Raises ValueError
-    for a tracker that is not installed.
+    with the curves; `notify` gets messages for the user, on the training thread.
     """
 
     def __init__(
@@ -46,7 +57,6 @@ class Trackers:
         recipe: dict[str, Any],
         notify: Callable[[str], None],
     ) -> None:
-        check_trackers_installed(names)
         header = {"run": str(run.resolve()), "recipe": recipe, "parent": os.getpid()}
         self.trackers = [_TrackerProcess(name, run, header, notify) for name in names]
 
@@ -76,7 +86,7 @@ class _TrackerProcess:
         self.num_dropped = 0
         self.process: subprocess.Popen[bytes] | None = None  # None once it has ended
         # as a file, with -P: nothing in the current folder is imported
-        command = [sys.executable, "-P", str(PROCESS_SCRIPT), name]
+        command = [sys.executable, "-P", __file__, name]
         pipe = subprocess.PIPE
         try:
             with self.log_path.open("ab") as log:
@@ -90,6 +100,8 @@ class _TrackerProcess:
 
     def send(self, row: dict[str, Any]) -> None:
         """Write a row if the pipe has space, else keep it."""
+        from gnano.utils.files import dump_json
+
         if self._has_ended():
             return
         if len(self.pending) < MAX_PENDING_ROWS:
@@ -97,39 +109,44 @@ class _TrackerProcess:
         else:
             self.num_dropped += 1
             if self.num_dropped == 1:
-                self._report("cannot keep up and misses steps; metrics.jsonl has them all.")
+                self.notify(
+                    f"{self.name} cannot keep up and misses steps; metrics.jsonl has them all."
+                )
         self.flush()
 
     def flush(self) -> None:
         """Write as many rows as the pipe takes."""
         assert self.process is not None and self.process.stdin is not None
-        try:
+        # the pipe is full, or the process is about to end
+        with suppress(BlockingIOError, BrokenPipeError):
             while self.pending:
                 row = self.pending[0]
-                written = os.write(self.process.stdin.fileno(), row)
-                self.pending.popleft()
-                if written < len(row):
-                    self.pending.appendleft(row[written:])
-        except (BlockingIOError, BrokenPipeError):
-            pass  # the pipe is full, or the process is about to end
+                self.pending[0] = row[os.write(self.process.stdin.fileno(), row) :]
+                if not self.pending[0]:
+                    self.pending.popleft()
 
     def finish(self) -> bool:
         """Write what is left, then close the pipe; return whether the process has ended."""
-        if not self._has_ended():
-            assert self.process is not None and self.process.stdin is not None
-            if not self.process.stdin.closed:
-                self.flush()
-                if not self.pending:
-                    self.process.stdin.close()
-        return self.process is None
+        if self._has_ended():
+            return True
+        assert self.process is not None and self.process.stdin is not None
+        if not self.process.stdin.closed:
+            self.flush()
+            if not self.pending:
+                self.process.stdin.close()
+        return False
 
     def close(self) -> None:
         """Kill a process that has not finished, and report missing steps."""
         if self.process is not None:
             self.process.kill()
-            self._report("did not finish in time and was ended; metrics.jsonl has every step.")
+            self.notify(
+                f"{self.name} did not finish in time and was ended; metrics.jsonl has every step."
+            )
         elif self.num_dropped:
-            self._report(f"misses {self.num_dropped:,} steps; metrics.jsonl has them all.")
+            self.notify(
+                f"{self.name} misses {self.num_dropped:,} steps; metrics.jsonl has them all."
+            )
 
     def _has_ended(self) -> bool:
         """Return whether the process has ended, and report why it failed if it did."""
@@ -143,7 +160,95 @@ class _TrackerProcess:
 
     def _report_end(self, reason: str) -> None:
         where = f" ({self.log_path})" if self.log_path.exists() else ""
-        self._report(f"stopped, training continues: {reason}{where}")
+        self.notify(f"{self.name} stopped, training continues: {reason}{where}")
 
-    def _report(self, text: str) -> None:
-        self.notify(f"{self.name} {text}")
+
+def flatten_scalars(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a step by curve name: `loss`, `heldout/web`, `tasks/piqa/acc`."""
+    flat = {key: value for key, value in metrics.items() if key not in ("step", "heldout", "tasks")}
+    heldout = metrics.get("heldout") or {}
+    flat |= {f"heldout/{name}": bits for name, bits in heldout.get("sources", {}).items()}
+    flat |= {f"heldout/{k}": value for k, value in heldout.items() if not isinstance(value, dict)}
+    tasks = metrics.get("tasks")
+    for task, results in tasks.items() if isinstance(tasks, dict) else ():
+        if isinstance(results, dict):
+            flat |= {f"tasks/{task}/{name}": value for name, value in results.items()}
+    numbers = {k: v for k, v in flat.items() if isinstance(v, int | float)}
+    return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
+
+
+def run_tensorboard(run: Path, recipe: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
+    """Write event files to the run's folder; repeated steps of a killed run appear once."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(run / "tensorboard"), flush_secs=5)
+    first = True
+    for row in rows:
+        step = row["step"]
+        if first:  # a reader discards what it has from this step on
+            start = SessionLog(status=SessionLog.START)
+            writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
+            first = False
+        scalars = flatten_scalars(row).items()
+        values = [Summary.Value(tag=name, simple_value=number) for name, number in scalars]
+        writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+    writer.close()
+
+
+def run_wandb(run: Path, recipe: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
+    """Log to a W&B run that resumes when the run does: its id is stored in `wandb-id`.
+
+    W&B ignores steps that it already has; after a kill they are repeated with the same values.
+    """
+    import wandb
+
+    id_file = run / "wandb-id"
+    if not id_file.exists():
+        id_file.write_text(secrets.token_hex(4) + "\n", "utf-8")
+    with wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "auto-g-nano"),
+        name=run.name,
+        id=id_file.read_text("utf-8").strip(),
+        resume="allow",
+        dir=str(run),
+        config=recipe,
+        allow_val_change=True,
+        settings=wandb.Settings(console="off"),
+    ) as wandb_run:
+        for row in rows:
+            wandb_run.log(flatten_scalars(row), step=row["step"])
+
+
+def run_tracker(name: str) -> None:
+    """Read the header and the rows from standard input, and pass them to the tracker."""
+    # Ctrl-C, SIGTERM and SIGHUP reach all processes of the group; this one ends with its input
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        # a line without an end was interrupted by a kill
+        lines = (json.loads(line) for line in sys.stdin if line.endswith("\n"))
+        header = next(lines)
+        threading.Thread(target=_exit_after_parent, args=(header["parent"],), daemon=True).start()
+        track = {"tensorboard": run_tensorboard, "wandb": run_wandb}[name]
+        track(Path(header["run"]), header["recipe"], lines)
+    except BaseException as error:
+        sentence = str(error).strip().split("\n")[0]
+        report.write(f"{type(error).__name__}: {sentence}\n")
+        report.flush()
+        os._exit(1)  # not a normal exit, in which a library may hang too
+
+
+def _exit_after_parent(parent_pid: int) -> None:
+    """End this process `SHUTDOWN_GRACE` after the one that trains, even if a library hangs."""
+    while os.getppid() == parent_pid:
+        time.sleep(1)
+    time.sleep(SHUTDOWN_GRACE)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    run_tracker(sys.argv[1])

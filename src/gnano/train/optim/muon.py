@@ -35,7 +35,7 @@ much in communication between machines as it saves.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from math import sqrt
@@ -73,50 +73,50 @@ class Muon:
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], config: OptimizerConfig, model: GPT
     ) -> None:
-        self.parameters, self.config, self.model = dict(parameters), config, model
+        self.parameters, self.config, self.model = parameters, config, model
         self.momentum = {name: torch.zeros_like(p.detach()) for name, p in parameters.items()}
-        self.batches = list(_batch_by_shape(self.parameters))
+        shapes: dict[torch.Size, list[str]] = defaultdict(list)
+        for name, parameter in parameters.items():
+            shapes[parameter.shape].append(name)
+        self.batches: list[list[str]] = []  # matrices of one shape that are processed together
+        for names in shapes.values():
+            like = parameters[names[0]]
+            group = _process_group(like)
+            ranks = group.size() if group else 1
+            fit = BATCH_ELEMENTS // max(1, to_local(like).numel())
+            size = max(1, fit // ranks) * ranks  # a multiple: every rank gets the same number
+            self.batches += [names[i : i + size] for i in range(0, len(names), size)]
 
     @torch.no_grad()
     def step(
-        self,
-        lr: float,
-        remaining: float = 1.0,
-        grad_divisor: Tensor | None = None,
-        skip_step: Tensor | None = None,
+        self, lr: float, remaining: float, grad_divisor: Tensor | None, skip_step: Tensor | None
     ) -> None:
-        """Update the weights as `Optimizer.step` does."""
+        """Update the weights and the momentum as `Optimizer.step` does."""
+        config = self.config
         for names in self.batches:
-            update = self._compute_update(names, grad_divisor, skip_step)
-            weights = [to_local(self.parameters[name]) for name in names]
+            parameters = [self.parameters[name] for name in names]
+            like = parameters[0]
+            g = torch.stack([to_local(p.grad) for p in parameters if p.grad is not None])
+            assert len(g) == len(names), "a matrix of a layer has no gradient"
+            if grad_divisor is not None:
+                g /= grad_divisor
+
+            momentum = [to_local(self.momentum[name]) for name in names]
+            before = torch.stack(momentum)
+            m = before.lerp(g, 1 - config.momentum)
+            _copy_unless_skipped(momentum, m, before, skip_step)
+
+            u = g.lerp(m, config.momentum)
+            # bf16 if the model computes in bf16: it is fast there, and precise enough
+            if self.model.compute_dtype is torch.bfloat16:
+                u = u.to(torch.bfloat16)
+            o = distribute_work(u, like, partial(orthogonalize, steps=config.ns_steps))
+            update = o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
+
+            weights = [to_local(parameter) for parameter in parameters]
             w = torch.stack(weights)
-            shrink = (w * update > 0) * (self.config.weight_decay * remaining)
+            shrink = (w * update > 0) * (config.weight_decay * remaining)
             _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
-
-    def _compute_update(
-        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
-    ) -> Tensor:
-        """Update the momentum; return the stacked updates for a learning rate of 1."""
-        like = self.parameters[names[0]]
-        grads = [self.parameters[name].grad for name in names]
-        g = torch.stack([to_local(grad) for grad in grads if grad is not None])
-        assert len(g) == len(names), "a matrix of a layer has no gradient"
-        if grad_divisor is not None:
-            g /= grad_divisor
-        momentum = [to_local(self.momentum[name]) for name in names]
-        before = torch.stack(momentum)
-        m = before.lerp(g, 1 - self.config.momentum)
-        _copy_unless_skipped(momentum, m, before, skip_step)
-        u = g.lerp(m, self.config.momentum)
-        # bf16 if the model computes in bf16: it is fast there, and precise enough
-        narrow = self.model.compute_dtype is torch.bfloat16
-        u = u.to(torch.bfloat16) if narrow else u
-        o = distribute_work(u, like, partial(orthogonalize, steps=self.config.ns_steps))
-        return o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the momentum as `parameter/momentum`."""
-        return {f"{name}/momentum": momentum for name, momentum in self.momentum.items()}
 
 
 def _copy_unless_skipped(
@@ -126,21 +126,6 @@ def _copy_unless_skipped(
         new = torch.where(skip_step > 0, old, new)  # selected, not weighted: new may hold NaN
     for tensor, value in zip(targets, new, strict=True):
         tensor.copy_(value)
-
-
-def _batch_by_shape(parameters: Mapping[str, nn.Parameter]) -> Iterator[list[str]]:
-    """Yield the names of matrices of one shape, as many as are processed together."""
-    shapes: dict[torch.Size, list[str]] = defaultdict(list)
-    for name, parameter in parameters.items():
-        shapes[parameter.shape].append(name)
-    for names in shapes.values():
-        like = parameters[names[0]]
-        group = _process_group(like)
-        ranks = 1 if group is None else group.size()
-        fit = BATCH_ELEMENTS // max(1, to_local(like).numel())
-        size = max(1, fit // ranks) * ranks  # a multiple: every rank gets the same number
-        for start in range(0, len(names), size):
-            yield names[start : start + size]
 
 
 def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
@@ -172,7 +157,15 @@ def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
         return fn(x_NRC)
     if isinstance(like, DTensor):
         return _run_all_to_all(x_NRC, like.shape[0], fn, group)
-    return _run_all_gather(x_NRC, fn, group)
+    N, R, C = x_NRC.shape
+    share = -(-N // group.size())
+    mine = x_NRC[group.rank() * share : (group.rank() + 1) * share]
+    done = x_NRC.new_zeros(share, R, C)
+    if len(mine):
+        done[: len(mine)] = fn(mine)
+    shares = x_NRC.new_empty(group.size(), share, R, C)
+    dist.all_gather(list(shares), done, group=group)
+    return shares.flatten(0, 1)[:N]
 
 
 def _process_group(like: Tensor) -> dist.ProcessGroup | None:
@@ -185,18 +178,6 @@ def _process_group(like: Tensor) -> dist.ProcessGroup | None:
     elif dist.is_available() and dist.is_initialized():
         group = dist.group.WORLD
     return group if group is not None and group.size() > 1 else None
-
-
-def _run_all_gather(x_NRC: Tensor, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
-    N, R, C = x_NRC.shape
-    share = -(-N // group.size())
-    mine = x_NRC[group.rank() * share : (group.rank() + 1) * share]
-    done = x_NRC.new_zeros(share, R, C)
-    if len(mine):
-        done[: len(mine)] = fn(mine)
-    shares = x_NRC.new_empty(group.size(), share, R, C)
-    dist.all_gather(list(shares), done, group=group)
-    return shares.flatten(0, 1)[:N]
 
 
 def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gnano.config.train_config import OptimizerConfig
 from gnano.model.transformer import GPT
-from gnano.train.optim.builder import Optimizer
+from gnano.train.optim.optimizer import Optimizer
 
 SHAPE = dict(
     vocab_size=130, n_embd=16, n_layer=2, n_head=2, n_kv_head=1, ffn_hidden=24, block_size=8
@@ -49,7 +49,7 @@ def torch_adamw(model: GPT, **settings: Any) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, fused=True, **settings)
 
 
-def test_adamw_equals_torch_bit_for_bit() -> None:
+def test_adamw_equals_torch_bit_for_bit():
     ours, theirs = new_model(), new_model()
     optimizer = Optimizer(ours, OptimizerConfig(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.3))
     reference = torch_adamw(theirs, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3)
@@ -71,7 +71,7 @@ def test_adamw_equals_torch_bit_for_bit() -> None:
     assert as_bytes(copy_all(optimizer.state_dict())) == as_bytes(state)
 
 
-def test_two_steps_of_adamw_equal_the_formula() -> None:
+def test_two_steps_of_adamw_equal_the_formula():
     model = new_model().double()
     config = OptimizerConfig(beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.3)
     optimizer = Optimizer(model, config)
@@ -89,7 +89,7 @@ def test_two_steps_of_adamw_equal_the_formula() -> None:
     torch.testing.assert_close(p.detach(), expected)
 
 
-def test_only_matrices_decay_in_adamw() -> None:
+def test_only_matrices_decay_in_adamw():
     model = new_model()
     before = copy_all(dict(model.named_parameters()))
     optimizer = Optimizer(model, OptimizerConfig(weight_decay=0.5))
@@ -101,7 +101,7 @@ def test_only_matrices_decay_in_adamw() -> None:
         torch.testing.assert_close(p.detach(), before[name] * shrink)
 
 
-def test_embedding_and_head_have_their_own_learning_rates() -> None:
+def test_embedding_and_head_have_their_own_learning_rates():
     plain, changed = new_model(), new_model()
     before = copy_all(dict(plain.named_parameters()))
     configs = OptimizerConfig(), OptimizerConfig(embedding_lr_scale=3.0, head_lr_scale=0.5)
@@ -116,7 +116,7 @@ def test_embedding_and_head_have_their_own_learning_rates() -> None:
 
 
 @KINDS
-def test_a_divisor_equals_a_smaller_gradient(kind: Any) -> None:
+def test_a_divisor_equals_a_smaller_gradient(kind):
     ours, theirs = new_model(), new_model()
     config = OptimizerConfig(kind=kind, eps=1e-3)  # with a small ε AdamW hardly sees the scale
     optimizer, reference = Optimizer(ours, config), Optimizer(theirs, config)
@@ -129,7 +129,7 @@ def test_a_divisor_equals_a_smaller_gradient(kind: Any) -> None:
 
 
 @KINDS
-def test_a_skipped_step_changes_nothing(kind: Any) -> None:
+def test_a_skipped_step_changes_nothing(kind):
     model = new_model()
     optimizer = Optimizer(model, OptimizerConfig(kind=kind))
     set_gradients(model, seed=0)
@@ -144,7 +144,7 @@ def test_a_skipped_step_changes_nothing(kind: Any) -> None:
 
 
 @KINDS
-def test_a_step_that_is_not_skipped_equals_one_without_the_flag(kind: Any) -> None:
+def test_a_step_that_is_not_skipped_equals_one_without_the_flag(kind):
     flagged, plain = new_model(), new_model()
     config = OptimizerConfig(kind=kind)
     for model, skip in ((flagged, torch.tensor(0.0)), (plain, None)):
@@ -157,7 +157,7 @@ def test_a_step_that_is_not_skipped_equals_one_without_the_flag(kind: Any) -> No
 
 @KINDS
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_a_restored_state_continues_identically(kind: Any, steps_before: int) -> None:
+def test_a_restored_state_continues_identically(kind, steps_before):
     model, config = new_model(), OptimizerConfig(kind=kind)
     optimizer = Optimizer(model, config)
     for step in range(steps_before):
@@ -175,7 +175,7 @@ def test_a_restored_state_continues_identically(kind: Any, steps_before: int) ->
 
 
 @KINDS
-def test_the_padding_of_the_head_stays_zero(kind: Any) -> None:
+def test_the_padding_of_the_head_stays_zero(kind):
     model = new_model()
     assert len(model.lm_head.weight) == 256
     optimizer = Optimizer(model, OptimizerConfig(kind=kind))
@@ -185,7 +185,7 @@ def test_the_padding_of_the_head_stays_zero(kind: Any) -> None:
     assert not model.lm_head.weight[130:].any() and model.lm_head.weight[:130].all()
 
 
-def test_the_state_of_another_optimizer_is_refused() -> None:
+def test_the_state_of_another_optimizer_is_refused():
     model = new_model()
     adamw, muon = (Optimizer(model, OptimizerConfig(kind=k)) for k in ("adamw", "muon"))
     with pytest.raises(ValueError, match=r"'model\.layers\.0\.mlp\.down_proj\.weight/exp_avg'"):
@@ -212,6 +212,6 @@ def test_the_state_of_another_optimizer_is_refused() -> None:
         {"head_lr_scale": -1.0},
     ],
 )
-def test_values_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+def test_values_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=rf"train\.optimizer.*{next(iter(bad))}"):
         OptimizerConfig(**bad)
