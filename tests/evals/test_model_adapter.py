@@ -5,8 +5,8 @@ from tests.evals.conftest import made_items
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from gnano.config.inference_config import LoadConfig
-from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
-from gnano.evals.model_adapter import TransformersScorer, load_eval_model
+from gnano.evals.loglikelihood import GPTScorer, TransformersScorer, compute_loglikelihoods
+from gnano.evals.model_adapter import load_eval_model
 
 FP32 = LoadConfig(dtype="fp32")
 

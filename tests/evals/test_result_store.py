@@ -8,8 +8,13 @@ import pytest
 from gnano.config.eval_config import EvalConfig
 from gnano.config.inference_config import LoadConfig
 from gnano.evals.model_adapter import load_eval_model
-from gnano.evals.result_store import choose_result_path, load_valid_results
-from gnano.evals.runner import EvalResult, evaluate, write_result
+from gnano.evals.result_store import (
+    EvalResult,
+    choose_result_path,
+    load_valid_results,
+    write_result,
+)
+from gnano.evals.runner import evaluate
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_texts_of_other_prompts_are_not_ok(engine):
 @pytest.mark.slow
 def test_random_weights_fail_everywhere(make_engine, save_engine):
     found = run_smoke_test(save_engine(make_engine(block_size=512)), max_tokens=60)
-    assert found.has_failures and found.counts == {"OK": 0, "WEAK": 0, "FAIL": 12}
+    assert found.counts == {"OK": 0, "WEAK": 0, "FAIL": 12}
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_tuned_model_gets_its_own_template(make_engine, save_engine):
     assert all(sample.finished and sample.tokens < 40 for sample in found.samples)
     for sample in found.samples:
         assert "template: it contains 'it read one w'" in sample.verdict.reasons
-    assert found.has_failures and not found.note
+    assert found.counts["FAIL"] == 6 and not found.note
     alpaca = run_smoke_test(folder, "alpaca", temperatures=(0,), max_tokens=40)
     assert "--format own" in alpaca.note
     assert not any("template" in str(sample.verdict.reasons) for sample in alpaca.samples)
@@ -175,7 +175,6 @@ def test_table_has_grade_and_reason_of_each_sample_and_the_totals():
     assert story.split(maxsplit=3) == ["story", "0.7", "OK", "3 words, 0% repeated"]
     assert "FAIL" in fact and "garbled: all of it (and 1 more)" in fact
     assert total == "1 OK · 1 WEAK · 1 FAIL"
-    assert REPORT.has_failures and not SmokeReport(REPORT.samples[::2]).has_failures
 
 
 def test_control_characters_are_escaped():

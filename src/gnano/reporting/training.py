@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from gnano.config.recipe import Recipe
-from gnano.evals.train_eval import build_task_evaluator
+from gnano.evals.runner import build_task_evaluator
 from gnano.reporting.html_report import SampleTexts, write_html_report
 from gnano.train.logging.progress_bar import ProgressBar
 from gnano.train.trainer import RunResult, Trainer, open_trainer
