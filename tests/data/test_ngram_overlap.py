@@ -72,18 +72,6 @@ def test_a_word_may_be_longer_than_a_chunk():
     assert not list(NGramIndex([item]).find([f"{item}x"]))
 
 
-def test_a_run_does_not_continue_in_the_next_text():
-    item = "a b c d e f g h i j k l m n"
-    index = NGramIndex([item])
-    for cut in range(len(item)):
-        found = index.find([item[:cut], item[cut:]])
-        assert {tuple(each.words.split()) for each in found} == (
-            grams(item[:cut]) | grams(item[cut:])
-        )
-    assert index.items_with_ngrams == {0}
-    assert len(list(index.find([item]))) == 14 - NGRAM_WORDS + 1
-
-
 def test_an_index_can_be_pickled():
     item = " ".join(map(str, range(20)))
     index = pickle.loads(pickle.dumps(NGramIndex(["short", item])))

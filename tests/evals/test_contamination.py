@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import WORDS
+from tests.data.test_ngram_overlap import grams
 
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data.manifest import is_heldout
@@ -74,11 +75,6 @@ def corpus(tmp_path_factory):
     )
     prepare(config)
     return TokenizedCorpus(folder / "data")
-
-
-def grams(text):
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
 
 
 def training_documents(corpus):

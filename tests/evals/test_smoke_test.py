@@ -19,7 +19,7 @@ from gnano.evals.smoke_test import (
     generate_samples,
     run_smoke_test,
 )
-from gnano.evals.text_checks import Verdict
+from gnano.evals.text_checks import Grade, Verdict
 from gnano.infer.engine import Completion, Engine
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
@@ -37,8 +37,10 @@ GOOD = {
 }
 
 
-def with_completions(engine: Engine, texts: dict[str, str], finished: bool) -> Engine:
-    """Make the engine return these texts for the prompts."""
+def count_grades(
+    engine: Engine, texts: dict[str, str], finished: bool, template: ChatTemplate | None = None
+) -> dict[Grade, int]:
+    """Return the numbers of grades if the engine writes these texts for the prompts."""
 
     def complete(prompts, *_, **__):
         assert len(prompts) == len(PROMPTS)
@@ -48,35 +50,25 @@ def with_completions(engine: Engine, texts: dict[str, str], finished: bool) -> E
         ]
 
     engine.generate_batch = complete  # type: ignore[method-assign]
-    return engine
+    return SmokeReport(tuple(generate_samples(engine, template, SamplingParams(), 60))).counts
 
 
 def test_good_texts_are_ok(engine):
     for finished in (True, False):
-        samples = generate_samples(
-            with_completions(engine, GOOD, finished), None, SamplingParams(), 60
-        )
-        assert SmokeReport(tuple(samples)).counts == {"OK": 6, "WEAK": 0, "FAIL": 0}, samples
+        assert count_grades(engine, GOOD, finished) == {"OK": 6, "WEAK": 0, "FAIL": 0}
 
 
 def test_good_answers_are_ok_if_they_end(engine):
     code = f"Here it is:\n\n```python\ndef count_words(text):{GOOD['function']}```\n"
     answers = {**GOOD, "function": code, "list": "1. a hat\n2. water\n3. a good book"}
-    samples = generate_samples(
-        with_completions(engine, answers, True), ALPACA, SamplingParams(), 60
-    )
-    assert SmokeReport(tuple(samples)).counts["OK"] == 6, samples
-    samples = generate_samples(
-        with_completions(engine, answers, False), ALPACA, SamplingParams(), 60
-    )
-    assert SmokeReport(tuple(samples)).counts["WEAK"] == 6, samples
+    assert count_grades(engine, answers, True, ALPACA)["OK"] == 6
+    assert count_grades(engine, answers, False, ALPACA)["WEAK"] == 6
 
 
 def test_texts_of_other_prompts_are_not_ok(engine):
     names = [prompt.name for prompt in PROMPTS]
     rotated = dict(zip(names, [GOOD[name] for name in names[3:] + names[:3]], strict=True))
-    samples = generate_samples(with_completions(engine, rotated, False), None, SamplingParams(), 60)
-    assert SmokeReport(tuple(samples)).counts["OK"] == 0, samples
+    assert count_grades(engine, rotated, False)["OK"] == 0
 
 
 @pytest.mark.slow

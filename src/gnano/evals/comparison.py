@@ -9,21 +9,20 @@ with a note that gives the reason.
 
 `reference_scores.json` holds scores of small models as printed by their sources; nothing in it was
 measured here. Percentages were converted to shares, JSON values rounded to four places. `acc` and
-`acc_norm` are those of lm-evaluation-harness, per character unless the note names tokens; it has no
-acc_norm for winogrande, boolq and lambada. The two can differ by ten points, and acc favors short
-answers: on arc_challenge and openbookqa a weak model's acc falls below chance. So acc is compared
-only with acc. Rows of the harness with the same shots are comparable to about a point across its
-versions (Pythia-410M has 0.521 on arc_easy and 0.516 or 0.514 on lambada). More depends on:
+`acc_norm` are those of lm-evaluation-harness, which has no acc_norm for winogrande, boolq and
+lambada. They can differ by ten points: acc favors short answers, and on arc_challenge and
+openbookqa a weak model's falls below chance. So acc is compared only with acc. Rows of the harness
+are comparable to about a point across its versions (Pythia-410M has 0.521 on arc_easy, and 0.516 or
+0.514 on lambada). More depends on what the notes of the rows name:
 
-- Prompts: lighteval's tasks for SmolLM have their own, and normalize winogrande too. llm.c's
-  HellaSwag omits the activity label and divides by tokens.
-- The first token: a BOS changes the scores of a model that was trained with one; TinyLlama's
-  authors suspect it to be the cause of their jump between 2T and 2.5T tokens.
-- Few-shot: all rows are zero-shot. Leaderboards use 10 examples for HellaSwag, 25 for ARC.
-- Unfinished schedules: a checkpoint in the middle of a run (the Pythia steps, TinyLlama before 3T)
-  scores below a run that was planned to end there, as Cerebras-GPT was.
-- Data: the Pile and SlimPajama are not educational web text; SmolLM was trained on the corpus of
-  the `1b` recipe. Token counts are in each model's own vocabulary.
+- prompts (lighteval's tasks for SmolLM have their own, and normalize winogrande too; llm.c's
+  HellaSwag omits the activity label and divides by tokens) and few-shot examples: no row has any,
+  leaderboards use 10 for HellaSwag and 25 for ARC;
+- a BOS, for a model trained with one: TinyLlama's authors suspect it caused their jump at 2.5T;
+- unfinished schedules: a checkpoint in the middle of a run (the Pythia steps, TinyLlama before 3T)
+  scores below a run that was planned to end there, as Cerebras-GPT was;
+- data: the Pile and SlimPajama are not educational web text; SmolLM was trained on the corpus of
+  the `1b` recipe. Tokens are counted in each model's own vocabulary.
 """
 
 import json

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnano.data.ngram_overlap import NGramIndex, NGramMatch
 from gnano.data.shards import ShardInfo
@@ -90,7 +92,9 @@ def find_contamination(
         return ContaminationReport(checked, (), ())
     num_workers = num_workers or min(available_cores(), -(-total // TOKENS_PER_WORKER))
     num_workers = min(num_workers, len(shards))
-    scanner = ShardScanner(corpus, ngrams)
+    tokenizer = corpus.tokenizer
+    pieces = [tokenizer.decode_bytes([id]) for id in range(tokenizer.vocab_size)]
+    scanner = ShardScanner(corpus.folder, ngrams, np.array(pieces, object))
     if num_workers == 1:
         results = scanner.scan(shards)
     else:
@@ -133,15 +137,13 @@ def format_search_progress(done: int, total: int, started_at: float, found: str)
     return f"{share} · {found} · {format_clock(left)} left"
 
 
+@dataclass(frozen=True)
 class ShardScanner:
     """Decodes shards and searches their documents; can be pickled for a worker process."""
 
-    def __init__(self, corpus: TokenizedCorpus, ngrams: NGramIndex) -> None:
-        self.folder, self.ngrams = corpus.folder, ngrams
-        tokenizer = corpus.tokenizer
-        pieces = [tokenizer.decode_bytes([id]) for id in range(tokenizer.vocab_size)]
-        # indexing an array of objects takes half the time of indexing a list
-        self.token_bytes = np.array(pieces, object)
+    folder: Path
+    ngrams: NGramIndex
+    token_bytes: NDArray[Any]  # of objects: indexing it takes half the time of indexing a list
 
     def scan(self, shards: Iterable[ShardRef]) -> Generator[ScanResult]:
         """Yield the number of tokens and the new matches of each batch of documents."""

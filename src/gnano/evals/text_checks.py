@@ -54,20 +54,16 @@ GARBLED_SHARE = Threshold(0.0, 0.005)  # of the characters; a working model writ
 # the share is of at least this many characters, so that a single one is WEAK at most
 MIN_LENGTH_FOR_GARBLED = 200
 LETTER_SHARE = {  # of the non-space characters; prose has 0.95, less with numbers and tables
-    "prose": Threshold(0.70, 0.45),
-    "list": Threshold(0.60, 0.35),
-    "code": Threshold(0.25, 0.15),
-}
+    "prose": Threshold(0.70, 0.45), "list": Threshold(0.60, 0.35), "code": Threshold(0.25, 0.15),
+}  # fmt: skip
 LATIN_SHARE = Threshold(0.90, 0.60)  # of the letters, as the prompts are English
 COMMON_WORD_SHARE = Threshold(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
 # words shaped like sea, Sea or SEA; random tokens run into each other
 WELL_FORMED_SHARE = Threshold(0.80, 0.55)
 NGRAM_WORDS = 4  # words of a run whose repetition counts
 REPEATED_NGRAM_SHARE = {  # of the runs; prose has under 0.05, code consists of set phrases
-    "prose": Threshold(0.15, 0.50),
-    "list": Threshold(0.20, 0.50),
-    "code": Threshold(0.35, 0.65),
-}
+    "prose": Threshold(0.15, 0.50), "list": Threshold(0.20, 0.50), "code": Threshold(0.35, 0.65),
+}  # fmt: skip
 LOOP_REPEATS = Threshold(2, 3)  # at the end of a text: three are WEAK, four FAIL
 MIN_LOOP_LENGTH = 40  # characters; "ha ha ha" is no loop
 REPEATED_LINES = Threshold(2, 4)  # occurrences of one line in a text
@@ -187,7 +183,15 @@ def _check_language(text: str, expected: Expectation, finished: bool) -> Iterato
 
 def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
     """Check for a loop at the end, repeated lines and repeated runs of words."""
-    unit, times = _final_loop(text)
+    unit, times = "", 0
+    end = text.strip()[-2_000:]
+    for period in range(1, len(end) // 3 + 1):
+        pairs = zip(reversed(end), reversed(end[:-period]), strict=False)
+        length = period + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # a line of dashes is no loop
+        if length >= max(3 * period, MIN_LOOP_LENGTH) and any(map(str.isalnum, end[-period:])):
+            unit, times = end[-period:], length // period
+            break
     size = len(unit) * times
     reason = f"loop: its last {size} characters are {_shorten_quote(unit)} {times} times"
     yield LOOP_REPEATS.grade(times), reason
@@ -201,19 +205,6 @@ def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
     share = repetition_rate(text)
     reason = f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs"
     yield REPEATED_NGRAM_SHARE[kind].grade(share), reason
-
-
-def _final_loop(text: str) -> tuple[str, int]:
-    """Return the unit that the end of the text repeats and how often; ("", 0) if there is none."""
-    end = text.strip()[-2_000:]
-    for period in range(1, len(end) // 3 + 1):
-        pairs = zip(reversed(end), reversed(end[:-period]), strict=False)
-        length = period + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        unit = end[-period:]
-        # a line of dashes is no loop
-        if length >= max(3 * period, MIN_LOOP_LENGTH) and any(map(str.isalnum, unit)):
-            return unit, length // period
-    return "", 0
 
 
 def _check_content(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
@@ -253,16 +244,19 @@ def _check_python(text: str, expected: Expectation, finished: bool) -> Check:
         if block is None:
             return "FAIL", "Python: there is none in it"
         code = block[block.lastindex or 0]
-    lines = code.split("\n")
-    full = _parse_python(expected.code_before + code)
+    before, lines = expected.code_before, code.split("\n")
+    full = _parse_python(before + code)
     num_parsed, tree = len(lines), full
     while not isinstance(tree, ast.Module) and num_parsed:
         num_parsed -= 1
-        tree = _parse_python(expected.code_before + "\n".join(lines[:num_parsed]))
-    has_effect = isinstance(tree, ast.Module) and _has_effects(tree)
+        tree = _parse_python(before + "\n".join(lines[:num_parsed]))
+    nodes = list(ast.walk(tree)) if isinstance(tree, ast.Module) else []
+    function = next((node for node in nodes if isinstance(node, ast.FunctionDef)), None)
+    body = function.body if function else []
+    has_effect = any(isinstance(node, EFFECTFUL_NODES) for part in body for node in ast.walk(part))
     if not isinstance(full, ast.Module):
         rest = [line for line in lines[num_parsed:] if line.strip()]
-        if not finished and _is_incomplete_python(expected.code_before, lines):
+        if not finished and _is_incomplete_python(before, lines):
             # a function may consist of one `try` or one call, which parses only when complete
             has_effect = has_effect or UNTERMINATED_STRING_MESSAGE not in full
         elif rest and not (has_effect and rest[0][0] not in " \t"):  # else text after the code
@@ -292,10 +286,3 @@ def _parse_python(code: str, flags: int = 0) -> ast.Module | str:
         return str(error) or type(error).__name__
     assert isinstance(tree, ast.Module)
     return tree
-
-
-def _has_effects(tree: ast.Module) -> bool:
-    function = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
-    return function is not None and any(
-        isinstance(node, EFFECTFUL_NODES) for part in function.body for node in ast.walk(part)
-    )
