@@ -85,7 +85,8 @@ class TaskScore:
         line = f"{found:,} of its {checked:,} items of 13 words or more are in the training shards"
         if clean := self.contamination["clean"]:
             metric = "acc_norm" if self.acc_norm else "acc"
-            line += f"; {metric} {Accuracy(**clean[metric])} without them"
+            accuracy = Accuracy(**(clean["acc_norm"] or clean["acc"]))
+            line += f"; {metric} {accuracy} without them"
         return line
 
 
