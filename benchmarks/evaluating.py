@@ -23,12 +23,12 @@ from transformers import LlamaForCausalLM
 
 from gnano.config.inference_config import InferenceDtype, LoadConfig
 from gnano.config.model_config import PRESETS
-from gnano.evals.bits_per_byte import measure_file
 from gnano.evals.eval_tasks import TaskItems, load_tasks
 from gnano.evals.harness import to_lm_eval_task
 from gnano.evals.loglikelihood import compute_loglikelihoods
 from gnano.evals.model_adapter import EvalModel, load_eval_model
-from gnano.evals.runner import TaskScore, score_task
+from gnano.evals.result_store import TaskScore
+from gnano.evals.runner import measure_file, score_task
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer

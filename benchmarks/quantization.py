@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gnano.config.inference_config import LoadConfig
 from gnano.data.packed_dataset import TokenizedCorpus
-from gnano.evals.bits_per_byte import measure_heldout
 from gnano.evals.loglikelihood import GPTScorer
 from gnano.evals.model_adapter import load_eval_model
+from gnano.evals.runner import measure_heldout
 from gnano.infer.throughput import count_weight_bytes
 
 LOADINGS = {

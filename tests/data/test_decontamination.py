@@ -13,8 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from hypothesis import given, settings
-from hypothesis.strategies import integers, lists, sampled_from
+from tests.data.test_ngram_overlap import grams
 
 from gnano.data import ngram_overlap
 from gnano.data.ngram_overlap import NGRAM_WORDS, DecontaminationFilter
@@ -26,12 +25,6 @@ ITEM = (
     "“the third” would lead anyone to Œuf_Island."
 )
 ITEM_WORDS = 22
-
-
-def grams(text):
-    """Return the runs of 13 words by definition."""
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + 13]) for i in range(len(words) - 12)}
 
 
 def items_file(folder, items):
@@ -46,28 +39,13 @@ def make_filter(tmp_path):
     return lambda *items: DecontaminationFilter([items_file(tmp_path, items)])
 
 
-# few words, so that runs are often shared or differ by one word
-texts = lists(sampled_from("a b B c, é É 1 _ -".split()), max_size=60).map(" ".join)
-
-
-@settings(deadline=None)
-@given(items=lists(texts, max_size=6), cut=integers(0, 40), document=texts)
-def test_the_filter_equals_a_brute_force_comparison(tmp_path_factory, items, cut, document):
-    known = set().union(*map(grams, [ITEM, *items]))
-    found = DecontaminationFilter([items_file(tmp_path_factory.mktemp("items"), [ITEM, *items])])
-    assert found.ngram_count == len(known)
-    pieces = [item[cut:] for item in items]
-    for text in [document, *pieces, f"{document} {' '.join(pieces)}", " ".join(items)]:
-        assert found.is_contaminated(text) == bool(grams(text) & known)
-
-
 PROGRAM = """
 import json, sys
 from pathlib import Path
 from gnano.data.ngram_overlap import DecontaminationFilter
 items, documents = map(Path, sys.argv[1:])
 found = DecontaminationFilter([items])
-print([found.ngram_count, *map(found.is_contaminated, json.loads(documents.read_text()))])
+print([*map(found.is_contaminated, json.loads(documents.read_text()))])
 """
 
 
@@ -86,7 +64,7 @@ def test_every_process_gives_the_same_answer(tmp_path):
         for seed in "12"
     ]
     known = set().union(*map(grams, items))
-    truth = [len(known), *(bool(grams(document) & known) for document in documents)]
+    truth = [bool(grams(document) & known) for document in documents]
     assert json.loads(answers[0].lower()) == json.loads(answers[1].lower()) == truth
     assert True in truth
     assert False in truth
@@ -127,22 +105,18 @@ def test_clean_documents_of_any_length_pass(make_filter, text):
 
 def test_runs_do_not_cross_item_boundaries(make_filter):
     found = make_filter("a b c d e f g h i j k l m", "n o p q r s t u v w x y z")
-    assert found.ngram_count == 2
     assert not found.is_contaminated("b c d e f g h i j k l m n o p q r s t u v w x y")
 
 
 def test_short_items_are_not_searched_for(make_filter):
     twelve = "a b c d e f g h i j k l"
     found = make_filter(twelve, ITEM)
-    assert found.ngram_count == ITEM_WORDS - NGRAM_WORDS + 1
     assert not found.is_contaminated(twelve)
     assert not found.is_contaminated(f"{twelve} and then something else")
 
 
 def test_without_files_every_document_passes():
-    found = DecontaminationFilter([])
-    assert found.ngram_count == 0
-    assert not found.is_contaminated(ITEM)
+    assert not DecontaminationFilter([]).is_contaminated(ITEM)
 
 
 def numbered(n):
@@ -182,7 +156,6 @@ def test_all_columns_of_parquet_are_searched_for(tmp_path):
     rows = [{"id": 1, "query": numbered(0), "choices": [numbered(1), None]}, {"query": None}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     found = DecontaminationFilter([path])
-    assert found.ngram_count == 2 * (20 - NGRAM_WORDS + 1)
     assert all(found.is_contaminated(numbered(n)) for n in range(2))
 
 

@@ -13,11 +13,22 @@ from tests.small_models import with_train
 
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals import comparison
-from gnano.evals.comparison import Comparison, TaskColumn, compare_models
+from gnano.evals.comparison import (
+    REFERENCE_MODELS,
+    Comparison,
+    TaskColumn,
+    compare_models,
+    nearest_models,
+)
 from gnano.evals.model_adapter import load_eval_model
-from gnano.evals.reference_scores import REFERENCE_MODELS, nearest_models
-from gnano.evals.result_store import default_result_path
-from gnano.evals.runner import Accuracy, EvalResult, TaskScore, evaluate, write_result
+from gnano.evals.result_store import (
+    Accuracy,
+    EvalResult,
+    TaskScore,
+    default_result_path,
+    write_result,
+)
+from gnano.evals.runner import evaluate
 from gnano.model.hf_io import save_model
 from gnano.train.trainer import train
 
@@ -282,9 +293,12 @@ def test_published_scores_with_other_shots_are_not_shown(trained_dir, piqa):
 def test_nearest_model_to_a_published_one_is_itself():
     for row in REFERENCE_MODELS:
         if row.tokens:
-            own = (row.parameters, row.tokens)
+            own, other = (
+                EvalResult(name="", folder="", parameters=parameters, tokens=tokens)
+                for parameters, tokens in ((row.parameters, row.tokens), (10**6, 10**6))
+            )
             assert nearest_models(REFERENCE_MODELS, [own], 2).count(row) == 1
-            assert row in nearest_models(REFERENCE_MODELS, [(10**6, 10**6), own], 2)
+            assert row in nearest_models(REFERENCE_MODELS, [other, own], 2)
 
 
 def test_reference_score_names_its_metric():

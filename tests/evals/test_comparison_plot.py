@@ -10,9 +10,9 @@ import pytest
 from matplotlib.image import imread
 from tests.evals.test_comparison_table import comparison, model
 
+from gnano.evals.comparison import REFERENCE_MODELS
 from gnano.evals.comparison_plot import check_plot_path, draw_comparison, plot_comparison
 from gnano.evals.eval_tasks import TASKS
-from gnano.evals.reference_scores import REFERENCE_MODELS
 from gnano.utils.plot_style import LIGHT_PALETTE
 
 

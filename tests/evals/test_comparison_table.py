@@ -4,12 +4,10 @@ import re
 
 import pytest
 
-from gnano.evals.bits_per_byte import BitsPerByte
-from gnano.evals.comparison import Comparison, TaskColumn
+from gnano.evals.comparison import REFERENCE_MODELS, Comparison, ReferenceModel, TaskColumn
 from gnano.evals.comparison_table import format_comparison, format_count
 from gnano.evals.eval_tasks import TASKS
-from gnano.evals.reference_scores import REFERENCE_MODELS, ReferenceModel
-from gnano.evals.runner import Accuracy, EvalResult, TaskScore
+from gnano.evals.result_store import Accuracy, BitsPerByte, EvalResult, TaskScore
 
 
 def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:

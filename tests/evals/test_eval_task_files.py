@@ -15,6 +15,13 @@ ROWS = [
 ]
 
 
+def parquet(rows):
+    pa, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffer = io.BytesIO()
+    writer.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "piqa_small.jsonl"
@@ -32,13 +39,12 @@ def test_task_of_a_file_comes_from_its_name_or_its_prefix(file):
 
 
 def test_all_formats_give_the_same_items(file, tmp_path):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     packed = tmp_path / "piqa.jsonl.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
     listed = tmp_path / "piqa.json"
     listed.write_text(json.dumps(ROWS))
     columns = tmp_path / "piqa.parquet"
-    parquet.write_table(pa.Table.from_pylist(ROWS), columns)
+    columns.write_bytes(parquet(ROWS))
     tasks = [load_tasks([], [str(path)])[0] for path in (file, packed, listed, columns)]
     assert all(task == tasks[0] for task in tasks)
 
@@ -96,13 +102,6 @@ ARC = {
     "choices": {"text": ["iron", "helium"], "label": ["A", "B"]},
     "answerKey": "B",
 }
-
-
-def parquet(rows):
-    pa, writer = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    buffer = io.BytesIO()
-    writer.write_table(pa.Table.from_pylist(rows), buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture

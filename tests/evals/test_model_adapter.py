@@ -5,8 +5,8 @@ from tests.evals.conftest import made_items
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from gnano.config.inference_config import LoadConfig
-from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
-from gnano.evals.model_adapter import TransformersScorer, load_eval_model
+from gnano.evals.loglikelihood import GPTScorer, TransformersScorer, compute_loglikelihoods
+from gnano.evals.model_adapter import load_eval_model
 
 FP32 = LoadConfig(dtype="fp32")
 
@@ -42,9 +42,8 @@ def test_gpt2_has_its_own_context_length(words, tmp_path):
     words.save(tmp_path)
     model = load_eval_model(tmp_path, FP32)
     assert model.scorer.block_size == 24
-    assert (
-        len(compute_loglikelihoods(model.scorer, model.encoder.encode_items(made_items(3)), 4)) == 3
-    )
+    items = model.encoder.encode_items(made_items(3))
+    assert len(compute_loglikelihoods(model.scorer, items, 4)) == 3
 
 
 def test_texts_begin_with_end_of_text_unless_disabled(saved_model, words):
@@ -73,9 +72,6 @@ def test_compile_is_an_error(saved_model):
         load_eval_model(saved_model, LoadConfig(compile=True))
 
 
-def test_quantization_of_a_foreign_model_is_an_error(words, tmp_path):
-    config = GPT2Config(vocab_size=words.vocab_size, n_embd=32, n_layer=1, n_head=2, n_positions=24)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    words.save(tmp_path)
+def test_quantization_of_a_foreign_model_is_an_error(pythia):
     with pytest.raises(ValueError, match="--quant"):
-        load_eval_model(tmp_path, LoadConfig(quant="int8"))
+        load_eval_model(pythia, LoadConfig(quant="int8"))

@@ -7,8 +7,13 @@ import pytest
 
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.model_adapter import load_eval_model
-from gnano.evals.result_store import choose_result_path, load_valid_results
-from gnano.evals.runner import EvalResult, evaluate, write_result
+from gnano.evals.result_store import (
+    EvalResult,
+    choose_result_path,
+    load_valid_results,
+    write_result,
+)
+from gnano.evals.runner import evaluate
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import statistics
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -22,12 +22,9 @@ from gnano.data.prepare.pipeline import prepare
 from gnano.evals.eval_tasks import EvalItem, TaskItems
 from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
 from gnano.evals.model_adapter import RequestEncoder, load_eval_model
+from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
 from gnano.evals.runner import (
-    Accuracy,
-    EvalResult,
-    TaskScore,
     evaluate,
-    format_contamination,
     is_correct,
     score_task,
     score_with_contamination,
@@ -200,6 +197,5 @@ def test_contaminated_items_are_counted_and_left_out_of_the_clean_score(tmp_path
     assert score.acc.value == pytest.approx(3 / 20)
     clean = TaskScore.from_dict(score.contamination["clean"])
     assert (clean.items, clean.acc.value) == (17, 0)
-    line = format_contamination(score)
+    line = score.format_contamination()
     assert "3 of its 20 items" in line and "0.000" in line
-    assert replace(score, contamination=None).primary == score.primary

@@ -19,7 +19,7 @@ from gnano.evals.smoke_test import (
     generate_samples,
     run_smoke_test,
 )
-from gnano.evals.text_checks import Verdict
+from gnano.evals.text_checks import Grade, Verdict
 from gnano.infer.engine import Completion, Engine
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
@@ -37,8 +37,10 @@ GOOD = {
 }
 
 
-def with_completions(engine: Engine, texts: dict[str, str], finished: bool) -> Engine:
-    """Make the engine return these texts for the prompts."""
+def count_grades(
+    engine: Engine, texts: dict[str, str], finished: bool, template: ChatTemplate | None = None
+) -> dict[Grade, int]:
+    """Return the numbers of grades if the engine writes these texts for the prompts."""
 
     def complete(prompts, *_, **__):
         assert len(prompts) == len(PROMPTS)
@@ -48,41 +50,31 @@ def with_completions(engine: Engine, texts: dict[str, str], finished: bool) -> E
         ]
 
     engine.generate_batch = complete  # type: ignore[method-assign]
-    return engine
+    return SmokeReport(tuple(generate_samples(engine, template, SamplingParams(), 60))).counts
 
 
 def test_good_texts_are_ok(engine):
     for finished in (True, False):
-        samples = generate_samples(
-            with_completions(engine, GOOD, finished), None, SamplingParams(), 60
-        )
-        assert SmokeReport(tuple(samples)).counts == {"OK": 6, "WEAK": 0, "FAIL": 0}, samples
+        assert count_grades(engine, GOOD, finished) == {"OK": 6, "WEAK": 0, "FAIL": 0}
 
 
 def test_good_answers_are_ok_if_they_end(engine):
     code = f"Here it is:\n\n```python\ndef count_words(text):{GOOD['function']}```\n"
     answers = {**GOOD, "function": code, "list": "1. a hat\n2. water\n3. a good book"}
-    samples = generate_samples(
-        with_completions(engine, answers, True), ALPACA, SamplingParams(), 60
-    )
-    assert SmokeReport(tuple(samples)).counts["OK"] == 6, samples
-    samples = generate_samples(
-        with_completions(engine, answers, False), ALPACA, SamplingParams(), 60
-    )
-    assert SmokeReport(tuple(samples)).counts["WEAK"] == 6, samples
+    assert count_grades(engine, answers, True, ALPACA)["OK"] == 6
+    assert count_grades(engine, answers, False, ALPACA)["WEAK"] == 6
 
 
 def test_texts_of_other_prompts_are_not_ok(engine):
     names = [prompt.name for prompt in PROMPTS]
     rotated = dict(zip(names, [GOOD[name] for name in names[3:] + names[:3]], strict=True))
-    samples = generate_samples(with_completions(engine, rotated, False), None, SamplingParams(), 60)
-    assert SmokeReport(tuple(samples)).counts["OK"] == 0, samples
+    assert count_grades(engine, rotated, False)["OK"] == 0
 
 
 @pytest.mark.slow
 def test_random_weights_fail_everywhere(make_engine, save_engine):
     found = run_smoke_test(save_engine(make_engine(block_size=512)), max_tokens=60)
-    assert found.has_failures and found.counts == {"OK": 0, "WEAK": 0, "FAIL": 12}
+    assert found.counts == {"OK": 0, "WEAK": 0, "FAIL": 12}
 
 
 @pytest.mark.slow
@@ -113,7 +105,7 @@ def test_tuned_model_gets_its_own_template(make_engine, save_engine):
     assert all(sample.finished and sample.tokens < 40 for sample in found.samples)
     for sample in found.samples:
         assert "template: it contains 'it read one w'" in sample.verdict.reasons
-    assert found.has_failures and not found.note
+    assert found.counts["FAIL"] == 6 and not found.note
     alpaca = run_smoke_test(folder, "alpaca", temperatures=(0,), max_tokens=40)
     assert "--format own" in alpaca.note
     assert not any("template" in str(sample.verdict.reasons) for sample in alpaca.samples)
@@ -175,7 +167,6 @@ def test_table_has_grade_and_reason_of_each_sample_and_the_totals():
     assert story.split(maxsplit=3) == ["story", "0.7", "OK", "3 words, 0% repeated"]
     assert "FAIL" in fact and "garbled: all of it (and 1 more)" in fact
     assert total == "1 OK · 1 WEAK · 1 FAIL"
-    assert REPORT.has_failures and not SmokeReport(REPORT.samples[::2]).has_failures
 
 
 def test_control_characters_are_escaped():

@@ -16,8 +16,8 @@ from gnano.config.data_config import DataConfig, InstructionConfig, InstructionS
 from gnano.config.inference_config import EvalConfig, SamplingParams
 from gnano.config.recipe import Recipe
 from gnano.evals.model_adapter import load_eval_model
-from gnano.evals.result_store import default_result_path
-from gnano.evals.runner import evaluate, write_result
+from gnano.evals.result_store import default_result_path, write_result
+from gnano.evals.runner import evaluate
 from gnano.export.model_card import build_model_card
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters

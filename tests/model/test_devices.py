@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig
-from gnano.evals.train_eval import build_task_evaluator
+from gnano.evals.runner import build_task_evaluator
 from gnano.infer.engine import Engine
 from gnano.model import devices
 from gnano.model.devices import compile_unsupported_reason, resolve_device

@@ -39,8 +39,8 @@ def eval(
     """
     from gnano.evals.harness import evaluate_with_lm_eval
     from gnano.evals.model_adapter import load_eval_model
-    from gnano.evals.result_store import choose_result_path
-    from gnano.evals.runner import evaluate, write_result
+    from gnano.evals.result_store import choose_result_path, write_result
+    from gnano.evals.runner import evaluate
     from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:

@@ -6,34 +6,71 @@
 
 A column is a task for which every model has a result on the same items. Other tasks are left out,
 with a note that gives the reason.
+
+`reference_scores.json` holds scores of small models as printed by their sources; nothing in it was
+measured here. Percentages were converted to shares, JSON values rounded to four places. `acc` and
+`acc_norm` are those of lm-evaluation-harness, which has no acc_norm for winogrande, boolq and
+lambada. They can differ by ten points: acc favors short answers, and on arc_challenge and
+openbookqa a weak model's falls below chance. So acc is compared only with acc. Rows of the harness
+are comparable to about a point across its versions (Pythia-410M has 0.521 on arc_easy, and 0.516 or
+0.514 on lambada). More depends on what the notes of the rows name:
+
+- prompts (lighteval's tasks for SmolLM have their own, and normalize winogrande too; llm.c's
+  HellaSwag omits the activity label and divides by tokens) and few-shot examples: no row has any,
+  leaderboards use 10 for HellaSwag and 25 for ARC;
+- a BOS, for a model trained with one: TinyLlama's authors suspect it caused their jump at 2.5T;
+- unfinished schedules: a checkpoint in the middle of a run (the Pythia steps, TinyLlama before 3T)
+  scores below a run that was planned to end there, as Cerebras-GPT was;
+- data: the Pile and SlimPajama are not educational web text; SmolLM was trained on the corpus of
+  the `1b` recipe. Tokens are counted in each model's own vocabulary.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import hypot
+from math import hypot, log
 from pathlib import Path
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import ALL_TASKS, EvalConfig, LoadConfig
-from gnano.evals import result_store
-from gnano.evals.bits_per_byte import mean_bits_per_byte
-from gnano.evals.eval_tasks import TASKS, load_tasks
+from gnano.evals.eval_tasks import TASKS, load_tasks, parse_task_file
 from gnano.evals.model_adapter import DEFAULT_LOADING, check_transformers_installed, load_eval_model
-from gnano.evals.reference_scores import REFERENCE_MODELS, ReferenceModel, nearest_models
-from gnano.evals.runner import (
+from gnano.evals.result_store import (
     Accuracy,
     EvalResult,
-    TaskScore,
-    evaluate,
-    format_contamination,
+    choose_result_path,
+    load_valid_results,
+    mean_bits_per_byte,
+    score_settings,
+    settings_dict,
     write_result,
 )
+from gnano.evals.runner import evaluate
 from gnano.utils.files import dump_json
 from gnano.utils.terminal import best_effort
 
 MAX_REFERENCE_MODELS = 12  # published rows shown next to models, unless all are requested
 Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceModel:
+    """The published scores of one model at one point of its training, from one source."""
+
+    name: str
+    parameters: int  # including embeddings; nominal where the source rounds
+    tokens: int | None  # of pretraining; None: never published
+    scores: Mapping[str, Sequence[float | None]]  # task: (acc, acc_norm); None: not given
+    shots: int  # few-shot examples
+    source: str  # URL of the scores
+    note: str  # harness and training data
+
+
+# sorted by parameters, then tokens; an unpublished count comes first
+REFERENCE_MODELS = tuple(
+    ReferenceModel(**row)
+    for row in json.loads(Path(__file__).with_name("reference_scores.json").read_text("utf-8"))
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +181,7 @@ def compare_models(
         for model, path in zip(results, paths, strict=True)
     ]
     notes = [
-        f"{model.name}, {one.title}: {format_contamination(one)}."
+        f"{model.name}, {one.title}: {one.format_contamination()}."
         for model in models
         for one in model.scores
         if one.contamination
@@ -155,9 +192,20 @@ def compare_models(
         notes.append("Bits per byte: the models have no text in common; --data DIR or --text FILE.")
     rows: list[ReferenceModel] = []
     if published:
-        limit = 0 if all_published or not models else MAX_REFERENCE_MODELS
-        rows = _select_reference_models(columns, models, limit)
-        notes += _comparability_notes(columns, models)
+        rows = [row for row in REFERENCE_MODELS if any(one.reference_score(row) for one in columns)]
+        if models and not all_published:
+            rows = nearest_models(rows, models, MAX_REFERENCE_MODELS)
+        rows.sort(key=lambda row: (row.tokens is None, row.tokens or 0, row.parameters))
+        for column in columns:
+            known = [row for row in REFERENCE_MODELS if column.task in row.scores]
+            if known and not any(map(column.reference_score, known)):
+                notes.append(
+                    f"{column.title}: there are no published scores with {column.shots} shots."
+                )
+        if columns and any(model.settings.get("limit") for model in models):
+            notes.append(
+                "Published scores are over all items; these cover a part of them (--limit)."
+            )
     if not models and not rows:
         raise ValueError("There is nothing to show: name models to compare, or known tasks.")
     return Comparison(
@@ -167,6 +215,25 @@ def compare_models(
         texts=texts,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def nearest_models(
+    rows: Sequence[ReferenceModel], models: Sequence[EvalResult], limit: int
+) -> list[ReferenceModel]:
+    """Return the `limit` rows nearest to one of the models in parameters and tokens.
+
+    A factor of two in parameters counts as much as a factor of two in tokens; an unknown number of
+    tokens adds no distance.
+    """
+
+    def distance(row: ReferenceModel) -> float:
+        return min(
+            abs(log(row.parameters / model.parameters))
+            + (abs(log(row.tokens / model.tokens)) if row.tokens and model.tokens else 0.0)
+            for model in models
+        )
+
+    return sorted(rows, key=distance)[:limit]
 
 
 def _load_or_evaluate(
@@ -184,29 +251,30 @@ def _load_or_evaluate(
     for folder in folders:
         if resolved.count(folder.resolve()) > 1:
             raise ValueError(f"{folder} is named twice; name each model once.")
+    stored = [[one for _, one in load_valid_results(folder, loading)] for folder in folders]
     default = EvalConfig()
     if replace(config, batch_size=default.batch_size, cache_dir=default.cache_dir) == default:
-        stored = [
-            one for folder in folders if (one := result_store.load_newest_result(folder, loading))
-        ]
-        if len(stored) == len(paths) and (_common_columns(stored, []) or _common_texts(stored)):
-            for one in stored:
+        newest = [own[-1] for own in stored if own]
+        if len(newest) == len(paths) and (_common_columns(newest, []) or _common_texts(newest)):
+            for one in newest:
                 on_note(f"{one.name}: stored result")
-            return stored
+            return newest
     results = []
-    for number, (path, folder) in enumerate(zip(paths, folders, strict=True), 1):
-        result = result_store.find_result(folder, config, loading)
-        if result is not None:
-            on_note(f"{result.name}: stored result")
-        else:
+    expected = score_settings(settings_dict(config, loading))
+    for number, path in enumerate(paths):
+        same = [one for one in stored[number] if score_settings(one.settings) == expected]
+        if same:
+            on_note(f"{same[0].name}: stored result")
+            results.append(same[0])
+            continue
 
-            def show(text: str, prefix: str = f"model {number} of {len(paths)} · {path}") -> None:
-                on_progress(f"{prefix} · {text}")
+        def show(text: str, prefix: str = f"model {number + 1} of {len(paths)} · {path}") -> None:
+            on_progress(f"{prefix} · {text}")
 
-            show("loading")
-            result = evaluate(load_eval_model(path, loading, config.add_bos), config, show)
-            with best_effort("stored result"):
-                write_result(result, result_store.choose_result_path(result))
+        show("loading")
+        result = evaluate(load_eval_model(path, loading, config.add_bos), config, show)
+        with best_effort("stored result"):
+            write_result(result, choose_result_path(result))
         results.append(result)
     return results
 
@@ -220,26 +288,26 @@ def _common_columns(models: Sequence[EvalResult], notes: list[str]) -> tuple[Tas
     notes += [f"{', '.join(dict.fromkeys(what))} skipped: {why}" for why, what in skipped.items()]
     columns = []
     for task, title in {one.task: one.title for m in models for one in m.scores}.items():
-        scores = [next((one for one in m.scores if one.task == task), None) for m in models]
-        items = [_describe_items(one, model) for one, model in zip(scores, models, strict=True)]
-        first = scores[0]
-        if first is not None and len(set(items)) == 1:
-            metric = "acc_norm" if all(one and one.acc_norm for one in scores) else "acc"
-            columns.append(TaskColumn(task, title, metric, first.items, first.shots, first.chance))
+        scores = [one for model in models for one in model.scores if one.task == task]
+        items = []  # of each model, as text
+        for model in models:
+            own = next((one for one in model.scores if one.task == task), None)
+            if own is None:
+                items.append("none")
+                continue
+            files = dict(map(parse_task_file, model.settings.get("files", ())))
+            source = Path(files[task]).name if task in files else "the Hub"
+            shots = f", {own.shots}-shot" if own.shots else ""
+            items.append(f"{own.items:,} of {source}{shots}")
+        if len(set(items)) == 1:
+            metric = "acc_norm" if all(one.acc_norm for one in scores) else "acc"
+            one = scores[0]
+            columns.append(TaskColumn(task, title, metric, one.items, one.shots, one.chance))
         else:
             each = "; ".join(f"{m.name} {what}" for m, what in zip(models, items, strict=True))
             notes.append(f"{title} is not compared, because the items differ: {each}.")
     order = list(TASKS)
     return tuple(sorted(columns, key=lambda c: order.index(c.task) if c.task in TASKS else 99))
-
-
-def _describe_items(score: TaskScore | None, model: EvalResult) -> str:
-    if score is None:
-        return "none"
-    shots = f", {score.shots}-shot" if score.shots else ""
-    return (
-        f"{score.items:,} of {result_store.items_filename(model, score.task) or 'the Hub'}{shots}"
-    )
 
 
 def _columns_of_config(config: EvalConfig) -> tuple[TaskColumn, ...]:
@@ -261,29 +329,3 @@ def _common_texts(models: Sequence[EvalResult]) -> tuple[str, ...]:
     sizes = [{part.source: part.bytes for part in model.bits} for model in models]
     first = sizes[0].items() if sizes else ()
     return tuple(name for name, size in first if all(one.get(name) == size for one in sizes))
-
-
-def _select_reference_models(
-    columns: Sequence[TaskColumn], models: Sequence[EvalResult], limit: int
-) -> list[ReferenceModel]:
-    """Return the nearest `limit` rows (0: all) with a score in one of the columns, by tokens."""
-    rows = [
-        row for row in REFERENCE_MODELS if any(column.reference_score(row) for column in columns)
-    ]
-    if limit:
-        rows = nearest_models(rows, [(model.parameters, model.tokens) for model in models], limit)
-    return sorted(rows, key=lambda row: (row.tokens is None, row.tokens or 0, row.parameters))
-
-
-def _comparability_notes(columns: Sequence[TaskColumn], models: Sequence[EvalResult]) -> list[str]:
-    """Return the reasons why published scores are not comparable with these."""
-    notes = []
-    for column in columns:
-        rows = [row for row in REFERENCE_MODELS if column.task in row.scores]
-        if rows and not any(map(column.reference_score, rows)):
-            notes.append(
-                f"{column.title}: there are no published scores with {column.shots} shots."
-            )
-    if columns and any(model.settings.get("limit") for model in models):
-        notes.append("Published scores are over all items; these cover a part of them (--limit).")
-    return notes

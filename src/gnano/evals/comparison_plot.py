@@ -12,7 +12,7 @@ Only published scores of the panel's own metric are drawn, because the other has
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
 from math import ceil
@@ -24,8 +24,8 @@ import numpy as np
 from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
 from gnano.utils.files import atomic_write_bytes
-from gnano.utils.platform_support import is_installed
-from gnano.utils.plot_style import LIGHT_PALETTE, MATPLOTLIB_MISSING
+from gnano.utils.platform_support import require
+from gnano.utils.plot_style import LIGHT_PALETTE, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
+MODEL_COLORS = (LIGHT_PALETTE.loss, *LIGHT_PALETTE.sources)
 PANEL_WIDTH, PANEL_HEIGHT = 5.6, 4.2  # inches
 DASH_PATTERN = (0, (4, 3))
 MAX_OFFSET_WITHOUT_LINE = 6  # points
@@ -62,12 +63,12 @@ def check_plot_path(path: Path | None) -> None:
         return
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} cannot be written: the plot is a PNG, name a FILE.png.")
-    if not is_installed("matplotlib"):
-        raise ValueError(MATPLOTLIB_MISSING)
+    require("matplotlib", "plot", "Plots need matplotlib")
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
     """Write the plot; raise ValueError if there is no task or matplotlib is not installed."""
+    check_plot_path(path)
     png = io.BytesIO()
     # without matplotlib's version, so that the same results give the same bytes
     draw_comparison(comparison).savefig(png, format="png", metadata={"Software": None})
@@ -77,11 +78,9 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
 
 def draw_comparison(comparison: Comparison) -> "Figure":
     """Return the figure with a panel for each column."""
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ModuleNotFoundError:
-        raise ValueError(MATPLOTLIB_MISSING) from None
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     if not comparison.columns:
         raise ValueError("There is no task to draw; name some: --tasks or --files.")
     count = len(comparison.columns)
@@ -94,12 +93,21 @@ def draw_comparison(comparison: Comparison) -> "Figure":
     panels = figure.subplots(down, across, squeeze=False).flatten().tolist()
     for axes in panels[count:]:
         axes.set_axis_off()
-    points = [_reference_points(column, comparison) for column in comparison.columns]
+    points = [
+        [
+            PlotPoint(row.name, row.tokens, score[0])
+            for row in comparison.published
+            if (score := column.reference_score(row)) and score[1] == column.metric and row.tokens
+        ]
+        for column in comparison.columns
+    ]
     tokens = [model.tokens for model in comparison.models if model.tokens]
     tokens += [point.tokens for own in points for point in own]
     for axes, column, own in zip(panels, comparison.columns, points, strict=False):
-        _draw_scores(axes, column, comparison, own)
-        _style_axes(axes, f"{column.title}, {column.metric}", tokens)
+        # all panels share the token scale
+        axes.set_xscale("log")
+        axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
+        _draw_panel(axes, column, comparison, own)
     _draw_legend(figure, comparison, across)
     figure.draw_without_rendering()  # lays out the panels; labels need their final positions
     figure.set_layout_engine("none")
@@ -108,23 +116,17 @@ def draw_comparison(comparison: Comparison) -> "Figure":
     return figure
 
 
-def _reference_points(column: TaskColumn, comparison: Comparison) -> list[PlotPoint]:
-    return [
-        PlotPoint(row.name, row.tokens, score[0])
-        for row in comparison.published
-        if (score := column.reference_score(row)) and score[1] == column.metric and row.tokens
-    ]
-
-
-def _draw_scores(
+def _draw_panel(
     axes: "Axes", column: TaskColumn, comparison: Comparison, published: Sequence[PlotPoint]
 ) -> None:
+    from matplotlib import ticker
+
     muted = LIGHT_PALETTE.muted
     for point in published:
         axes.plot(point.tokens, point.value, "o", color=muted, markersize=4, alpha=0.7)
     if column.chance:
         axes.axhline(column.chance, color=muted, linewidth=1, linestyle=DASH_PATTERN)
-    for model, color in zip(comparison.models, _model_colors(), strict=False):
+    for model, color in zip(comparison.models, cycle(MODEL_COLORS), strict=False):
         value, stderr = (one := column.accuracy_of(model)).value, one.stderr
         if model.tokens:
             axes.errorbar(
@@ -134,15 +136,6 @@ def _draw_scores(
         else:
             axes.axhline(value, color=color, linewidth=1.6)
             axes.axhspan(value - stderr, value + stderr, color=color, alpha=0.12, linewidth=0)
-
-
-def _style_axes(axes: "Axes", title: str, tokens: Sequence[int]) -> None:
-    """Draw a light grid, a base line and small gray numbers; all panels share the token scale."""
-    from matplotlib import ticker
-
-    muted = LIGHT_PALETTE.muted
-    axes.set_xscale("log")
-    axes.set_xlim(min(tokens, default=1e9) / 3, max(tokens, default=1e12) * 3)
     axes.xaxis.set_major_locator(ticker.LogLocator(numticks=9))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.xaxis.set_major_formatter(
@@ -150,18 +143,10 @@ def _style_axes(axes: "Axes", title: str, tokens: Sequence[int]) -> None:
     )
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
-    axes.grid(axis="y", color=LIGHT_PALETTE.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(muted)
-    axes.tick_params(colors=muted, labelsize=9, length=0, pad=6)
-    axes.set_xlabel("training tokens", color=muted, fontsize=9)
+    style_axes(axes, LIGHT_PALETTE)
+    axes.set_xlabel("training tokens")
+    title = f"{column.title}, {column.metric}"
     axes.set_title(title, loc="left", fontsize=10.5, color=LIGHT_PALETTE.text, pad=10)
-
-
-def _model_colors() -> Iterator[str]:
-    return cycle((LIGHT_PALETTE.loss, *LIGHT_PALETTE.sources))
 
 
 def _draw_legend(figure: "Figure", comparison: Comparison, columns: int) -> None:
@@ -170,7 +155,7 @@ def _draw_legend(figure: "Figure", comparison: Comparison, columns: int) -> None
 
     marker = partial(Line2D, [], [], markersize=6)
     entries = {}
-    for model, color in zip(comparison.models, _model_colors(), strict=False):
+    for model, color in zip(comparison.models, cycle(MODEL_COLORS), strict=False):
         shape, width = ("o", 0) if model.tokens else ("", 2)
         entries[model.name] = marker(color=color, marker=shape, lw=width)
     if comparison.published:
@@ -191,6 +176,9 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
 
     Every label takes its best place, given the places of the others, `LABEL_ROUNDS` times.
     """
+    from matplotlib.patheffects import withStroke
+
+    muted = LIGHT_PALETTE.muted
     to_pixels = axes.transData.transform
     dots = [
         to_pixels((x, y))
@@ -198,12 +186,19 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
         if line.get_marker() in ("o", "_")  # points, and the ends of error bars
         for x, y in np.asarray(line.get_xydata())
     ]
-    labels = [_add_label(axes, point) for point in points]
+    labels: list[Annotation] = []
     boxes: list[list[Bbox]] = []  # of each label at each place
     costs: list[list[float]] = []  # of each label at each place, without the other labels
-    for label in labels:
-        others = [dot for dot in dots if abs(dot - to_pixels(label.xy)).max() > 1]
-        boxes.append([_move_label(label, place) for place in LABEL_PLACES])
+    for point in points:
+        xy = (point.tokens, point.value)
+        label = axes.annotate(
+            point.name, xy, (0, 0), textcoords="offset points", fontsize=7.5, color=muted
+        )
+        label.set_parse_math(False)  # a "$" in a name is a dollar
+        label.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT_PALETTE.background)])
+        labels.append(label)
+        others = [dot for dot in dots if abs(dot - to_pixels(xy)).max() > 1]
+        boxes.append([_move_label(label, offset) for offset in LABEL_PLACES])
         costs.append(
             [
                 4 * (box.width * box.height - _shared_area(box, axes.bbox))
@@ -219,7 +214,7 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
             for box, cost in zip(boxes[number], costs[number], strict=True)
         ]
         chosen[number] = totals.index(min(totals))
-    line = {"arrowstyle": "-", "color": LIGHT_PALETTE.muted, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+    line = {"arrowstyle": "-", "color": muted, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
     for number, place in chosen.items():
         x, y, *_ = LABEL_PLACES[place]
         _move_label(labels[number], LABEL_PLACES[place])
@@ -227,18 +222,6 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
             axes.annotate(
                 "", labels[number].xy, (x, y), textcoords="offset points", arrowprops=line
             )
-
-
-def _add_label(axes: "Axes", point: PlotPoint) -> "Annotation":
-    from matplotlib.patheffects import withStroke
-
-    label = axes.annotate(
-        point.name, (point.tokens, point.value), (0, 0), textcoords="offset points",
-        fontsize=7.5, color=LIGHT_PALETTE.muted,
-    )  # fmt: skip
-    label.set_parse_math(False)  # a "$" in a name is a dollar
-    label.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT_PALETTE.background)])
-    return label
 
 
 def _move_label(label: "Annotation", place: tuple[float, float, str, str]) -> "Bbox":

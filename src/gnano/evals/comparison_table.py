@@ -14,13 +14,10 @@ Tasks that do not fit the width follow in further tables with the same names.
 import textwrap
 from collections.abc import Sequence
 
-from gnano.evals.comparison import Comparison, TaskColumn
-from gnano.evals.reference_scores import ReferenceModel
-from gnano.evals.runner import EvalResult
+from gnano.evals.comparison import Comparison, ReferenceModel, TaskColumn
 from gnano.utils.formatting import format_table
 
 MAX_NAME_LENGTH = 34  # characters
-
 
 # cells of a column: three of the heading, each model, guessing, each published row
 Cells = list[str]
@@ -42,61 +39,50 @@ def format_comparison(comparison: Comparison, width: int = 100) -> str:
 
 def _format_tables(comparison: Comparison, sources: Sequence[str], width: int) -> list[str]:
     """Return one table, or several where the columns do not fit the width."""
-    published = [f"{row.name} [{sources.index(row.source) + 1}]" for row in comparison.published]
-    models = [_shorten(model.name) for model in comparison.models]
-    names = ["", "", "", *models, "guessing", *published]
-    tables = [[names, *_fact_columns(comparison)]]
-    for column in comparison.columns:
-        scores = _score_column(column, comparison)
-        if len(tables[-1]) > 1 and _total_width([*tables[-1], scores]) > width:
-            tables.append([names])
-        tables[-1].append(scores)
-    return ["\n".join(_format_lines(table, len(models), table is tables[0])) for table in tables]
-
-
-def _total_width(columns: Sequence[Cells]) -> int:
-    return sum(max(map(len, cells)) + 2 for cells in columns) - 2
-
-
-def _format_lines(columns: Sequence[Cells], num_models: int, keep_empty: bool) -> list[str]:
-    """Return a table's lines; `keep_empty` keeps published rows without a score in it."""
-    rows = list(zip(*columns, strict=True))
-    left = [number for number, cells in enumerate(columns) if cells[0] not in RIGHT_ALIGNED]
-    lines = format_table(rows, left)
-    guessing = 3 + num_models
-    shown = [line for line in lines[:3] if line] + lines[3:guessing]
-    if any(rows[guessing][1:]):
-        shown.append(lines[guessing])
-    published = [
-        line
-        for row, line in zip(rows[guessing + 1 :], lines[guessing + 1 :], strict=True)
-        if keep_empty or any(row[1:])
-    ]
-    if num_models and published:
-        shown.append("─" * _total_width(columns))
-    return shown + published
-
-
-def _shorten(name: str) -> str:
-    """Keep the end of a long name, which is more specific than its start."""
-    return name if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}"
-
-
-def _fact_columns(comparison: Comparison) -> list[Cells]:
-    """Return the columns of sizes, tokens and bits per byte."""
-    models, rows = comparison.models, comparison.published
-
-    def counts(models: Sequence[EvalResult | ReferenceModel], field: str) -> list[str]:
-        return [format_count(getattr(one, field)) for one in models]
-
-    columns = [
-        [field, "", "", *counts(models, field), "", *counts(rows, field)] for field in RIGHT_ALIGNED
-    ]
+    models, published = comparison.models, comparison.published
+    names = ["", "", ""]
+    for model in models:  # the end of a long name is more specific than its start
+        name = model.name
+        names.append(name if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}")
+    names += ["guessing", *(f"{one.name} [{sources.index(one.source) + 1}]" for one in published)]
+    facts = []
+    for field in RIGHT_ALIGNED:
+        own, others = (
+            [format_count(getattr(one, field)) for one in rows] for rows in (models, published)
+        )
+        facts.append([field, "", "", *own, "", *others])
     if comparison.texts:
         bits = list(map(comparison.bits_per_byte, models))
         cells = [f"{one:.4f}{_best_mark(one, bits, min(bits))}" for one in bits]
-        columns.append(["bits/byte", "", "", *cells, "", *[""] * len(rows)])
-    return columns
+        facts.append(["bits/byte", "", "", *cells, "", *[""] * len(published)])
+
+    def total_width(columns: Sequence[Cells]) -> int:
+        return sum(max(map(len, cells)) + 2 for cells in columns) - 2
+
+    tables = [[names, *facts]]
+    for column in comparison.columns:
+        scores = _score_column(column, comparison)
+        if len(tables[-1]) > 1 and total_width([*tables[-1], scores]) > width:
+            tables.append([names])
+        tables[-1].append(scores)
+    texts = []
+    for columns in tables:
+        rows = list(zip(*columns, strict=True))
+        left = [number for number, cells in enumerate(columns) if cells[0] not in RIGHT_ALIGNED]
+        lines = format_table(rows, left)
+        guessing = 3 + len(models)
+        shown = [line for line in lines[:3] if line] + lines[3:guessing]
+        if any(rows[guessing][1:]):
+            shown.append(lines[guessing])
+        below = [  # published rows without a score in a further table are left out
+            line
+            for row, line in zip(rows[guessing + 1 :], lines[guessing + 1 :], strict=True)
+            if columns is tables[0] or any(row[1:])
+        ]
+        if models and below:
+            shown.append("─" * total_width(columns))
+        texts.append("\n".join(shown + below))
+    return texts
 
 
 def format_count(number: int | None) -> str:
@@ -167,16 +153,15 @@ def _format_differences(comparison: Comparison) -> str:
     if not differences:
         return ""
     first, second = (model.name for model in comparison.models)
-    width = max(len(one.title) for one in differences)
-    lines = [f"{first} minus {second}:"]
+    rows = []
     for one in differences:
         better = first if one.value > 0 else second
         verdict = f"more than two standard errors: {better} is better"
-        lines.append(
-            f"  {one.title:<{width}}  {one.value:+.3f} {_format_stderr(one.stderr)}"
-            f"  {verdict if one.is_significant else 'within the error'}"
+        value = f"{one.value:+.3f} {_format_stderr(one.stderr)}"
+        rows.append(
+            (f"  {one.title}", value, verdict if one.is_significant else "within the error")
         )
-    return "\n".join(lines)
+    return "\n".join([f"{first} minus {second}:", *format_table(rows, left=range(3))])
 
 
 def _format_sources(rows: Sequence[ReferenceModel], sources: Sequence[str], width: int) -> str:

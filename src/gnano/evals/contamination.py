@@ -16,17 +16,19 @@ import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gnano.data.ngram_overlap import NGramIndex
+from gnano.data.ngram_overlap import NGramIndex, NGramMatch
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.shards import ShardInfo
 from gnano.utils.formatting import format_clock
@@ -54,7 +56,7 @@ class CommonSpan:
 class ContaminationReport:
     """The contaminated items."""
 
-    num_checked: int  # items with at least 13 words
+    checked_items: frozenset[int]  # those with at least 13 words
     contaminated_items: tuple[int, ...]
     examples: tuple[CommonSpan, ...]  # of the first contaminated items
 
@@ -66,15 +68,8 @@ class ShardRef(NamedTuple):
     number: int
 
 
-class Match(NamedTuple):
-    """The first occurrence of a run of 13 words in a shard."""
-
-    ngram_id: int
-    words: str
-    document: int
-
-
-ScanResult = tuple[ShardRef, int, list[Match]]  # shard, tokens searched, new matches
+# shard, tokens searched, and the runs not found in the shard before, with the document's number
+ScanResult = tuple[ShardRef, int, list[NGramMatch]]
 
 
 def find_contamination(
@@ -92,18 +87,19 @@ def find_contamination(
     ngrams = NGramIndex(items)
     shards = list_shards(corpus)
     total = sum(info.tokens for info in shards.values())
-    num_checked = len(ngrams.items_with_ngrams)
-    if not num_checked or not total:
-        return ContaminationReport(num_checked, (), ())
+    checked = frozenset(ngrams.items_with_ngrams)
+    if not checked or not total:
+        return ContaminationReport(checked, (), ())
     num_workers = num_workers or min(available_cores(), -(-total // TOKENS_PER_WORKER))
     num_workers = min(num_workers, len(shards))
-    scanner = ShardScanner(corpus, ngrams)
-    results = (
-        scanner.scan(shards)
-        if num_workers == 1
-        else _scan_in_workers(scanner, list(shards), num_workers)
-    )
-    matches: dict[ShardRef, list[Match]] = {shard: [] for shard in shards}
+    tokenizer = corpus.tokenizer
+    pieces = [tokenizer.decode_bytes([id]) for id in range(tokenizer.vocab_size)]
+    scanner = ShardScanner(corpus.folder, ngrams, np.array(pieces, object))
+    if num_workers == 1:
+        results = scanner.scan(shards)
+    else:
+        results = _scan_in_workers(scanner, list(shards), num_workers)
+    matches: dict[ShardRef, list[NGramMatch]] = {shard: [] for shard in shards}
     ngram_ids: set[int] = set()
     done, started_at = 0, time.monotonic()
     with closing(results):  # Ctrl-C in `on_progress` ends the workers too
@@ -117,13 +113,12 @@ def find_contamination(
     examples: dict[int, CommonSpan] = {}
     for shard, info in shards.items():
         source = corpus.source_names[shard.source]
-        for match in matches[shard]:
-            for item in items_by_ngram[match.ngram_id] - examples.keys():
-                examples[item] = CommonSpan(item, match.words, source, info.name, match.document)
+        for ngram_id, document, words in matches[shard]:
+            for item in items_by_ngram[ngram_id] - examples.keys():
+                examples[item] = CommonSpan(item, words, source, info.name, document)
     numbers = sorted(examples)
-    return ContaminationReport(
-        num_checked, tuple(numbers), tuple(examples[item] for item in numbers[:MAX_EXAMPLES])
-    )
+    first_examples = tuple(examples[item] for item in numbers[:MAX_EXAMPLES])
+    return ContaminationReport(checked, tuple(numbers), first_examples)
 
 
 def list_shards(corpus: TokenizedCorpus) -> dict[ShardRef, ShardInfo]:
@@ -142,41 +137,34 @@ def format_search_progress(done: int, total: int, started_at: float, found: str)
     return f"{share} · {found} · {format_clock(left)} left"
 
 
+@dataclass(frozen=True)
 class ShardScanner:
     """Decodes shards and searches their documents; can be pickled for a worker process."""
 
-    def __init__(self, corpus: TokenizedCorpus, ngrams: NGramIndex) -> None:
-        self.folder, self.check, self.ngrams = corpus.folder, corpus.verify_checksums, ngrams
-        tokenizer = corpus.tokenizer
-        pieces = [tokenizer.decode_bytes([id]) for id in range(tokenizer.vocab_size)]
-        # indexing an array of objects takes half the time of indexing a list
-        self.token_bytes = np.array(pieces, object)
+    folder: Path
+    ngrams: NGramIndex
+    token_bytes: NDArray[Any]  # of objects: indexing it takes half the time of indexing a list
 
     def scan(self, shards: Iterable[ShardRef]) -> Generator[ScanResult]:
         """Yield the number of tokens and the new matches of each batch of documents."""
         for shard in shards:
+            # opened for this shard only: a mapped file counts as memory of the process
+            corpus = TokenizedCorpus(self.folder)
+            ids = corpus.shard_tokens(*shard)
+            edges = [*corpus.document_offsets(*shard).tolist(), len(ids)]
             seen: set[int] = set()
-            for tokens, matches in self._scan_shard(shard):
-                new = [match for match in matches if match.ngram_id not in seen]
-                seen.update(match.ngram_id for match in new)
-                yield shard, tokens, new
-
-    def _scan_shard(self, shard: ShardRef) -> Iterator[tuple[int, list[Match]]]:
-        # opened for this shard only: a mapped file counts as memory of the process
-        corpus = TokenizedCorpus(self.folder, self.check)
-        ids = corpus.shard_tokens(*shard)
-        edges = [*corpus.document_offsets(*shard).tolist(), len(ids)]
-        first = 0
-        while first < len(edges) - 1:
-            last = max(first + 1, bisect_right(edges, edges[first] + BATCH_TOKENS) - 1)
-            texts = [
-                b"".join(self.token_bytes[ids[a:b]].tolist()).decode("utf-8", errors="replace")
-                for a, b in pairwise(edges[first : last + 1])
-            ]
-            found = self.ngrams.find(texts)
-            matches = [Match(one.ngram_id, one.words, first + one.text_index) for one in found]
-            yield edges[last] - edges[first], matches
-            first = last
+            first = 0
+            while first < len(edges) - 1:
+                last = max(first + 1, bisect_right(edges, edges[first] + BATCH_TOKENS) - 1)
+                texts = [
+                    b"".join(self.token_bytes[ids[a:b]].tolist()).decode("utf-8", errors="replace")
+                    for a, b in pairwise(edges[first : last + 1])
+                ]
+                found = [one for one in self.ngrams.find(texts) if one.ngram_id not in seen]
+                seen.update(one.ngram_id for one in found)
+                matches = [one._replace(text_index=first + one.text_index) for one in found]
+                yield shard, edges[last] - edges[first], matches
+                first = last
 
 
 def _scan_in_workers(

@@ -31,9 +31,7 @@ from gnano.data.sft.record_loading import read_record_files
 from gnano.data.source_files import resolve_source_files
 from gnano.utils.files import expand_path
 
-DEFAULT_CACHE_DIR = EvalConfig.cache_dir
 Record = Mapping[str, Any]
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ def load_tasks(
     files: Sequence[str] = (),
     limit: int = 0,
     shots: int = 0,
-    cache_dir: Path = DEFAULT_CACHE_DIR,
-    on_progress: Log = lambda _: None,
+    cache_dir: Path = EvalConfig.cache_dir,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> list[TaskItems]:
     """Load the items of the named tasks and of the tasks of the files.
 
@@ -119,10 +117,51 @@ def load_tasks(
     if a task or file does not exist or a record is not a valid item.
     """
     paths = dict(map(parse_task_file, files))
-    names = dict.fromkeys([*tasks, *paths])
-    return [
-        _load_task(name, paths.get(name), limit, shots, cache_dir, on_progress) for name in names
-    ]
+    loaded = []
+    for name in dict.fromkeys([*tasks, *paths]):
+        task, path = TASKS.get(name), paths.get(name)
+        if task is None and path is None:
+            raise ValueError(
+                f"There is no task {name!r}; there are {', '.join(TASKS)}. For a custom task name "
+                f"the file of its items: --files {name}=PATH."
+            )
+        on_progress(f"reading {name}")
+        read = partial(_read_items, task, path, cache_dir, on_progress)
+        items = read(task.split if task else "")
+        if shots:
+            is_own_split = path is not None or task is None or not task.fewshot_split
+            examples = items if is_own_split or task is None else read(task.fewshot_split)
+            if len(examples) < shots + is_own_split:
+                raise ValueError(f"{name} has {len(examples):,} items, too few for {shots} shots.")
+            items = [_add_fewshot_examples(item, examples, shots) for item in items]
+        count = len(items)
+        if limit and limit < count:
+            items = [items[number * count // limit] for number in range(limit)]
+        loaded.append(TaskItems(name, tuple(items), shots))
+    return loaded
+
+
+def _read_items(
+    task: TaskSpec | None,
+    path: str | None,
+    cache_dir: Path,
+    on_progress: Callable[[str], None],
+    split: str,
+) -> list[EvalItem]:
+    """Read the items of a file, or of a known task's split on the Hub."""
+    if path is not None or task is None:
+        paths = [path or ""]
+    else:
+        source = InstructionSource(kind="hub", repo=task.repo, config=task.config, split=split)
+        paths = resolve_source_files(source, cache_dir, on_progress)
+    return read_record_files(paths, partial(parse_item, task), max_bad_share=0).records
+
+
+def _add_fewshot_examples(item: EvalItem, examples: Sequence[EvalItem], shots: int) -> EvalItem:
+    """Prepend the first examples, skipping the item itself."""
+    others = [example for example in examples[: shots + 1] if example != item][:shots]
+    prefix = "".join(f"{example.solved_text}\n\n" for example in others)
+    return replace(item, contexts=tuple(prefix + context for context in item.contexts))
 
 
 def parse_task_file(file: str) -> tuple[str, str]:
@@ -139,47 +178,6 @@ def parse_task_file(file: str) -> tuple[str, str]:
     return known[0], file
 
 
-def _load_task(
-    name: str, path: str | None, limit: int, shots: int, cache_dir: Path, on_progress: Log
-) -> TaskItems:
-    task = TASKS.get(name)
-    if task is None and path is None:
-        raise ValueError(
-            f"There is no task {name!r}; there are {', '.join(TASKS)}. For a custom task name the "
-            f"file of its items: --files {name}=PATH."
-        )
-
-    def read_split(split: str) -> list[EvalItem]:
-        if path is not None or task is None:
-            paths = [path or ""]
-        else:
-            source = InstructionSource(kind="hub", repo=task.repo, config=task.config, split=split)
-            paths = resolve_source_files(source, cache_dir, on_progress)
-        parse = partial(parse_item, task)
-        items: list[EvalItem] = read_record_files(paths, parse, max_bad_share=0).records
-        return items
-
-    on_progress(f"reading {name}")
-    items = read_split(task.split if task else "")
-    if shots:
-        from_items = path is not None or task is None or not task.fewshot_split
-        examples = items if from_items or task is None else read_split(task.fewshot_split)
-        if len(examples) < shots + from_items:
-            raise ValueError(f"{name} has {len(examples):,} items, too few for {shots} shots.")
-        items = [_add_fewshot_examples(item, examples, shots) for item in items]
-    count = len(items)
-    if limit and limit < count:
-        items = [items[number * count // limit] for number in range(limit)]
-    return TaskItems(name, tuple(items), shots)
-
-
-def _add_fewshot_examples(item: EvalItem, examples: Sequence[EvalItem], shots: int) -> EvalItem:
-    """Prepend the first examples, skipping the item itself."""
-    others = [example for example in examples[: shots + 1] if example != item][:shots]
-    prefix = "".join(f"{example.solved_text}\n\n" for example in others)
-    return replace(item, contexts=tuple(prefix + context for context in item.contexts))
-
-
 def parse_item(task: TaskSpec | None, record: Any) -> EvalItem:
     """Return the item of a record; `task` is None for a custom task.
 
@@ -188,7 +186,17 @@ def parse_item(task: TaskSpec | None, record: Any) -> EvalItem:
     if not isinstance(record, dict):
         raise ValueError("it is not an object with columns")
     try:
-        item = _parse_record(task, record)
+        if "query" in record:
+            query = record["query"]
+            if task and task.query_suffix:
+                query = query.rstrip() + task.query_suffix
+            item = _make_item(query, record["choices"], record["gold"])
+        elif "continuation" in record:
+            item = _make_item(record["context"], [record["continuation"].strip()], 0)
+        elif task is None:
+            raise KeyError("query")
+        else:
+            item = task.parse(record)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         expected = "query, choices, gold" if task is None else f"those of {task.title}"
         present = ", ".join(map(repr, record)) or "none"
@@ -203,49 +211,28 @@ def parse_item(task: TaskSpec | None, record: Any) -> EvalItem:
     return item
 
 
-def _parse_record(task: TaskSpec | None, record: Record) -> EvalItem:
-    if "query" in record:
-        query = record["query"]
-        if task and task.query_suffix:
-            query = query.rstrip() + task.query_suffix
-        return _make_item(query, record["choices"], record["gold"])
-    if "continuation" in record:
-        return _make_item(record["context"], [record["continuation"].strip()], 0)
-    if task is None:
-        raise KeyError("query")
-    return task.parse(record)
-
-
 def _make_item(context: str, answers: Sequence[str], gold: Any) -> EvalItem:
     return EvalItem((context,), tuple(answers), int(gold))
 
 
 def _parse_labeled_choices(context: str, record: Record) -> EvalItem:
+    question = context.format(**record)
     choices, key = record["choices"], record["answerKey"].strip()
-    return _make_item(context, choices["text"], list(choices["label"]).index(key))
+    return _make_item(question, choices["text"], list(choices["label"]).index(key))
 
 
 def _parse_hellaswag(record: Record) -> EvalItem:
-    if "ctx_a" in record:
-        context = f"{record['ctx_a']} {record['ctx_b'].capitalize()}"
-    else:
-        context = record["ctx"]
-    context = _strip_wikihow_marks(f"{record['activity_label']}: {context}")
-    return _make_item(context, list(map(_strip_wikihow_marks, record["endings"])), record["label"])
+    def strip_marks(text: str) -> str:  # of WikiHow pages, the source of a part of the items
+        text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+        return text.replace("  ", " ")
 
-
-def _strip_wikihow_marks(text: str) -> str:
-    """Remove the markup of WikiHow pages, the source of a part of HellaSwag."""
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ")
-
-
-def _parse_arc(record: Record) -> EvalItem:
-    return _parse_labeled_choices(f"Question: {record['question']}\nAnswer:", record)
-
-
-def _parse_openbookqa(record: Record) -> EvalItem:
-    return _parse_labeled_choices(record["question_stem"], record)
+    context = (
+        record["ctx"]
+        if "ctx_a" not in record
+        else (f"{record['ctx_a']} {record['ctx_b'].capitalize()}")
+    )
+    context = strip_marks(f"{record['activity_label']}: {context}")
+    return _make_item(context, list(map(strip_marks, record["endings"])), record["label"])
 
 
 def _parse_piqa(record: Record) -> EvalItem:
@@ -270,6 +257,8 @@ def _parse_lambada(record: Record) -> EvalItem:
     return _make_item(context, (word,), 0)
 
 
+_parse_arc = partial(_parse_labeled_choices, "Question: {question}\nAnswer:")
+_parse_openbookqa = partial(_parse_labeled_choices, "{question_stem}")
 _arc_task = partial(
     TaskSpec, repo="allenai/ai2_arc", parse=_parse_arc, split="test", query_suffix="\nAnswer:"
 )

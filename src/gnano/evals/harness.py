@@ -17,7 +17,7 @@ from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
-from gnano.evals.runner import Accuracy, EvalResult, TaskScore
+from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
 from gnano.model.devices import resolve_device
 from gnano.utils.platform_support import require, set_num_threads
 
@@ -49,10 +49,16 @@ def evaluate_with_lm_eval(
             raise ValueError(
                 f"lm-evaluation-harness has no task {name!r}; `lm-eval ls tasks` lists them."
             )
+    arguments: dict[str, Any] = {
+        "pretrained": str(folder),
+        "dtype": TORCH_DTYPE_NAMES[loading.dtype],
+    }
+    if config.add_bos != "auto" or is_gnano_model(folder):
+        arguments["add_bos_token"] = config.add_bos != "no"
     try:
         output = lm_eval.simple_evaluate(
             model="hf",
-            model_args=_model_arguments(folder, config, loading),
+            model_args=arguments,
             tasks=[to_lm_eval_task(own[name]) if name in own else name for name in tasks],
             task_manager=manager,
             num_fewshot=config.shots or None,  # only for its own tasks
@@ -67,29 +73,39 @@ def evaluate_with_lm_eval(
         raise ValueError(
             f"lm-evaluation-harness cannot evaluate {folder.name}: {reason}."
         ) from None
-    counts = output["n-samples"]
+    scores = []
+    for name, count in output["n-samples"].items():
+        found = output["results"][name]
+        acc, acc_norm = (
+            Accuracy(float(found[f"{metric},none"]), float(found[f"{metric}_stderr,none"]))
+            if f"{metric},none" in found
+            else None
+            for metric in ("acc", "acc_norm")
+        )
+        if acc is None:
+            raise ValueError(
+                f"lm-evaluation-harness reports no accuracy for {name}; call lm-eval directly."
+            )
+        score = TaskScore(
+            task=name,
+            title=TASKS[name].title if name in TASKS else name,
+            items=count["effective"],
+            shots=config.shots,
+            chance=None,
+            acc=acc,
+            acc_norm=acc_norm,
+            perplexity=found.get("perplexity,none"),
+        )
+        scores.append(score)
     return EvalResult(
         name=f"{path.name} by lm-evaluation-harness {lm_eval.__version__}",
         folder=str(folder),
         parameters=int(output["config"]["model_num_parameters"]),
         tokens=training_tokens(folder),
-        scores=tuple(
-            _to_task_score(name, output["results"][name], counts[name]["effective"], config.shots)
-            for name in counts
-        ),
+        scores=tuple(scores),
         settings={"harness": lm_eval.__version__, "tasks": list(tasks)},
         seconds=time.monotonic() - started_at,
     )
-
-
-def _model_arguments(folder: Path, config: EvalConfig, loading: LoadConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "pretrained": str(folder),
-        "dtype": TORCH_DTYPE_NAMES[loading.dtype],
-    }
-    if config.add_bos == "auto" and not is_gnano_model(folder):
-        return arguments
-    return {**arguments, "add_bos_token": config.add_bos != "no"}
 
 
 def to_lm_eval_task(task: TaskItems) -> Any:
@@ -102,6 +118,10 @@ def to_lm_eval_task(task: TaskItems) -> Any:
         for item in task.items
     ]
     data = {"test": Dataset.from_list(rows)}
+    acc, acc_norm = (
+        {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+        for metric in ("acc", "acc_norm")
+    )
     config: dict[str, Any] = {
         "task": task.task,
         "custom_dataset": lambda **_: data,
@@ -110,53 +130,22 @@ def to_lm_eval_task(task: TaskItems) -> Any:
         "doc_to_text": lambda row: row["contexts"][0],
         "doc_to_choice": lambda row: row["answers"],
         "doc_to_target": lambda row: row["gold"],
-        "metric_list": [_mean_metric("acc"), _mean_metric("acc_norm")],
+        "metric_list": [acc, acc_norm],
         "num_fewshot": 0,
     }
     if len(task.items[0].choices) == 1:
-        perplexity = {
-            "metric": "perplexity",
-            "aggregation": "perplexity",
-            "higher_is_better": False,
-        }
+        perplexity = dict.fromkeys(("metric", "aggregation"), "perplexity")
         config |= {
             "output_type": "loglikelihood",
             "doc_to_choice": None,
             "doc_to_target": lambda row: f" {row['answers'][0]}",
-            "metric_list": [_mean_metric("acc"), perplexity],
+            "metric_list": [acc, {**perplexity, "higher_is_better": False}],
         }
     elif len(task.items[0].contexts) > 1:  # in the harness's form the contexts are the choices
         config |= {
             "doc_to_text": lambda row: row["gold"],
             "doc_to_choice": lambda row: row["contexts"],
             "doc_to_target": lambda row: row["answers"][0],
-            "metric_list": [_mean_metric("acc")],
+            "metric_list": [acc],
         }
     return ConfigurableTask(config=config)
-
-
-def _mean_metric(metric: str) -> dict[str, Any]:
-    return {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-
-
-def _to_task_score(name: str, result: dict[str, Any], items: int, shots: int) -> TaskScore:
-    def accuracy(metric: str) -> Accuracy | None:
-        if f"{metric},none" not in result:
-            return None
-        return Accuracy(float(result[f"{metric},none"]), float(result[f"{metric}_stderr,none"]))
-
-    acc = accuracy("acc")
-    if acc is None:
-        raise ValueError(
-            f"lm-evaluation-harness reports no accuracy for {name}; call lm-eval directly."
-        )
-    return TaskScore(
-        task=name,
-        title=TASKS[name].title if name in TASKS else name,
-        items=items,
-        shots=shots,
-        chance=None,
-        acc=acc,
-        acc_norm=accuracy("acc_norm"),
-        perplexity=result.get("perplexity,none"),
-    )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,27 +47,6 @@ class EncodedItem:
         """Number of leading tokens that all choices share; their last tokens are never inputs."""
         return common_prefix_length([choice.ids[:-1] for choice in self.choices])
 
-    @property
-    def num_fed(self) -> int:
-        """Number of input tokens, with the shared ones counted once."""
-        shared = self.num_shared
-        return shared + sum(len(choice.ids) - 1 - shared for choice in self.choices)
-
-
-class ChoiceScorer(Protocol):
-    """A model that scores the choices of items."""
-
-    block_size: int  # context length in tokens
-
-    def set_prefix(self, prefix: TokenIds) -> None:
-        """Set the ids that all items of the following batches begin with."""
-
-    def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
-        """Return nats and the number of tokens that are not the argmax, per choice: [O, 2], fp64.
-
-        The tensor is on the model's device.
-        """
-
 
 def common_prefix_length(texts: Sequence[TokenIds]) -> int:
     """Return the number of leading ids that all texts share."""
@@ -82,7 +61,10 @@ def make_batches(items: Sequence[EncodedItem], batch_size: int) -> Iterator[list
 
     An item with more choices is a batch by itself.
     """
-    lengths = [item.num_fed for item in items]
+    lengths = []  # input tokens, with the shared ones counted once
+    for item in items:
+        shared = item.num_shared
+        lengths.append(shared + sum(len(choice.ids) - 1 - shared for choice in item.choices))
     order = sorted(range(len(items)), key=lambda number: (-lengths[number], number))
     batch: list[int] = []
     num_choices = 0
@@ -98,7 +80,7 @@ def make_batches(items: Sequence[EncodedItem], batch_size: int) -> Iterator[list
 
 
 def compute_loglikelihoods(
-    scorer: ChoiceScorer,
+    scorer: "ChoiceScorer",
     items: Sequence[EncodedItem],
     batch_size: int = 32,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -110,7 +92,13 @@ def compute_loglikelihoods(
     """
     if not items:
         return []
-    scorer.set_prefix(_shared_prefix(items))
+    choices = [choice for item in items for choice in item.choices]
+    num_shared = min(  # by all items; the shared prefix predicts no scored token
+        *(len(choice.ids) - choice.num_scored - 1 for choice in choices),
+        common_prefix_length([item.choices[0].ids[: item.num_shared] for item in items]),
+    )
+    is_cached = num_shared >= MIN_SHARED_PREFIX and len(items) > 1
+    scorer.set_prefix(choices[0].ids[:num_shared] if is_cached else ())
     order: list[int] = []
     scores: list[Tensor] = []
     for batch in make_batches(items, batch_size):
@@ -123,16 +111,6 @@ def compute_loglikelihoods(
         own = islice(pairs, len(items[number].choices))
         by_item[number] = [(-nats, missed == 0) for nats, missed in own]
     return [by_item[number] for number in range(len(items))]
-
-
-def _shared_prefix(items: Sequence[EncodedItem]) -> TokenIds:
-    """Return the prefix of all items if it is long enough; it predicts no scored token."""
-    choices = [choice for item in items for choice in item.choices]
-    size = min(
-        *(len(choice.ids) - choice.num_scored - 1 for choice in choices),
-        common_prefix_length([item.choices[0].ids[: item.num_shared] for item in items]),
-    )
-    return choices[0].ids[:size] if size >= MIN_SHARED_PREFIX and len(items) > 1 else ()
 
 
 class GPTScorer:
@@ -149,62 +127,102 @@ class GPTScorer:
         self.prefix_cache: KVCache | None = None
 
     def set_prefix(self, prefix: TokenIds) -> None:
-        """Set the shared prefix; its keys and values are computed with the next batch."""
-        self.prefix, self.prefix_cache = prefix, None
+        """Set the ids that all items of the following batches begin with."""
+        self.prefix, self.prefix_cache = prefix, None  # computed with the next batch
 
     @torch.no_grad()
     def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
-        """Return nats and non-argmax token counts of every choice: [O, 2], fp64."""
+        """Return nats and the number of tokens that are not the argmax, per choice: [O, 2], fp64.
+
+        The tensor is on the model's device.
+        """
         return self.model.run_unsharded(partial(self._compute_nll, items=items))
 
     def _compute_nll(self, model: GPT, items: Sequence[EncodedItem]) -> Tensor:
-        rows = [_BranchedRow(item, len(self.prefix)) for item in items]
-        width = max(1, *(len(row.ids) for row in rows))
+        rows = [_branched_row(item, len(self.prefix)) for item in items]
+        width = max(1, *(len(ids) for ids, *_ in rows))
+        ids, branches, positions, scored_positions = zip(*rows, strict=True)
         ids_BT, branches_BT, positions_BT = (
-            pad_rows(parts, width, self.device)
-            for parts in zip(*((row.ids, row.branches, row.positions) for row in rows), strict=True)
+            pad_rows(parts, width, self.device) for parts in (ids, branches, positions)
         )
         # rows of one choice are plain text, for which attention is fastest without a mask
         is_plain = all(len(item.choices) == 1 for item in items)
         tree = None if is_plain and not self.prefix else PrefixTree(branches_BT, positions_BT)
-        cache = self._expand_prefix_cache(model, len(rows), width) if self.prefix else None
-        x_BTD = model.hidden_states(ids_BT, cache, prefix_tree=tree)
+        cache = None
+        if self.prefix:
+            if self.prefix_cache is None:
+                dtype = model.compute_dtype or model.model.embed_tokens.weight.dtype
+                self.prefix_cache = KVCache(model.config, 1, len(self.prefix), dtype, self.device)
+                prefix_BT = torch.tensor([self.prefix], device=self.device)
+                model.hidden_states(prefix_BT, self.prefix_cache)
+            cache = self.prefix_cache.expand(len(rows), width)
+        x_ND = model.hidden_states(ids_BT, cache, prefix_tree=tree).flatten(0, 1)
         choices = [choice for item in items for choice in item.choices]
-        positions = [
-            number * width + position
-            for number, row in enumerate(rows)
-            for position in row.scored_positions
+        predicting = [
+            number * width + at for number, own in enumerate(scored_positions) for at in own
         ]
-        x_ND = x_BTD.flatten(0, 1)
-        return choice_nll(model.logits, model.config.vocab_size, choices, x_ND, positions)
-
-    def _expand_prefix_cache(self, model: GPT, rows: int, capacity: int) -> KVCache:
-        if self.prefix_cache is None:
-            dtype = model.compute_dtype or model.model.embed_tokens.weight.dtype
-            self.prefix_cache = KVCache(model.config, 1, len(self.prefix), dtype, self.device)
-            model.hidden_states(torch.tensor([self.prefix], device=self.device), self.prefix_cache)
-        return self.prefix_cache.expand(rows, capacity)
+        return choice_nll(model.logits, model.config.vocab_size, choices, x_ND, predicting)
 
 
-class _BranchedRow:
-    """An item as one row of tokens after the first `skip`: the shared tokens, then the branches."""
+def _branched_row(
+    item: EncodedItem, skip: int
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return an item as one row of tokens after the first `skip`: the shared ones, then branches.
 
-    def __init__(self, item: EncodedItem, skip: int) -> None:
-        shared = item.num_shared
-        self.ids = list(item.choices[0].ids[skip:shared])
-        self.branches = [0] * len(self.ids)  # branch number of each token; 0: shared
-        self.positions = list(range(skip, shared))
-        self.scored_positions: list[int] = []  # positions in the row that predict scored tokens
-        for number, choice in enumerate(item.choices, 1):
-            num_inputs = len(choice.ids) - 1
-            first = num_inputs - choice.num_scored  # position in the choice's own text
-            fork = max(first, shared)  # later positions are in this choice's branch
-            offset = len(self.ids) - shared
-            self.scored_positions += range(first - skip, fork - skip)
-            self.scored_positions += range(fork + offset, num_inputs + offset)
-            self.ids += choice.ids[shared:-1]
-            self.branches += [number] * (num_inputs - shared)
-            self.positions += range(shared, num_inputs)
+    The lists are the ids; the branch of each token, 0 where it is shared; its position in its text;
+    and the positions in the row that predict scored tokens.
+    """
+    shared = item.num_shared
+    ids = list(item.choices[0].ids[skip:shared])
+    branches = [0] * len(ids)
+    positions = list(range(skip, shared))
+    scored_positions: list[int] = []
+    for number, choice in enumerate(item.choices, 1):
+        num_inputs = len(choice.ids) - 1
+        first = num_inputs - choice.num_scored  # position in the choice's own text
+        fork = max(first, shared)  # later positions are in this choice's branch
+        offset = len(ids) - shared
+        scored_positions += range(first - skip, fork - skip)
+        scored_positions += range(fork + offset, num_inputs + offset)
+        ids += choice.ids[shared:-1]
+        branches += [number] * (num_inputs - shared)
+        positions += range(shared, num_inputs)
+    return ids, branches, positions, scored_positions
+
+
+class TransformersScorer:
+    """Scores with any transformers model, computing each choice in full."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, config = model, model.config
+        size = getattr(config, "max_position_embeddings", None) or getattr(config, "n_ctx", None)
+        self.block_size = int(size or 2_048)
+
+    def set_prefix(self, prefix: TokenIds) -> None:
+        """Do nothing; no prefix is cached."""
+
+    @torch.no_grad()
+    def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
+        """Return nats and non-argmax token counts of every choice: [O, 2], fp64."""
+        choices = [choice for item in items for choice in item.choices]
+        vocab_size = self.model.config.vocab_size
+        longest = max(len(choice.ids) for choice in choices)
+        num_rows = max(1, GPU_LOGITS_BYTES // (4 * vocab_size * longest))
+        parts = []
+        for start in range(0, len(choices), num_rows):
+            rows = choices[start : start + num_rows]
+            width = max(len(choice.ids) for choice in rows) - 1
+            ids_BT = pad_rows([choice.ids[:-1] for choice in rows], width, self.model.device)
+            logits_NV = self.model(input_ids=ids_BT, use_cache=False).logits.flatten(0, 1)
+            predicting: list[int] = []
+            for number, choice in enumerate(rows):
+                end = number * width + len(choice.ids) - 1
+                predicting += range(end - choice.num_scored, end)
+            parts.append(choice_nll(Tensor.float, logits_NV.shape[-1], rows, logits_NV, predicting))
+        return torch.cat(parts)
+
+
+ChoiceScorer = GPTScorer | TransformersScorer
 
 
 def choice_nll(

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gnano.data.ngram_overlap import HashSet, IndexArray, SpanHasher, WindowIndex
 from gnano.data.packed_dataset import TokenizedCorpus
-from gnano.data.rolling_hash import HashSet, SpanHasher, WindowIndex
 from gnano.evals.contamination import ShardRef, format_search_progress, list_shards
 
 MIN_SPAN_TOKENS = 8  # shorter spans are ignored
@@ -29,10 +29,7 @@ CHUNK_TOKENS = 2**17  # tokens of a shard compared together
 END_SENTINEL = np.uint64(2**40)  # follows the last token of a chunk; no sample contains it
 MAX_OUTDATED_SHARE = 0.05  # share of the samples whose patterns may be too short
 # separates equal patterns of different samples: an odd number with irregular bits
-SAMPLE_HASH_FACTOR = 0xD1B54A32D192ED03
-
-UInt64Array = NDArray[np.uint64]
-Int64Array = NDArray[np.int64]
+SAMPLE_HASH_FACTOR = np.uint64(0xD1B54A32D192ED03)
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ def find_longest_copies(
     shards = list_shards(corpus)
     total = sum(info.tokens for info in shards.values())
     done, started_at = 0, time.monotonic()
-    for shard in shards if len(search) else ():
+    for shard in shards if len(search.starts) else ():
         # opened for this shard only: a mapped file counts as memory of the process
-        tokens = TokenizedCorpus(corpus.folder, corpus.verify_checksums).shard_tokens(*shard)
+        tokens = TokenizedCorpus(corpus.folder).shard_tokens(*shard)
         for first in range(0, len(tokens), CHUNK_TOKENS):
             # extended by as much of the next chunk as a span that begins in this one may reach
             chunk = tokens[first : first + CHUNK_TOKENS + search.max_span - 1]
@@ -82,21 +79,12 @@ def find_longest_copies(
             done += min(CHUNK_TOKENS, len(chunk))
             longest = f"longest copy {search.longest.max()} tokens"
             on_progress(format_search_progress(done, total, started_at, longest))
-    return [
-        _describe_span(corpus, sample, search.found.get(sample)) for sample in range(len(samples))
-    ]
-
-
-def _describe_span(
-    corpus: TokenizedCorpus, sample: int, span: SpanLocation | None
-) -> CopiedSpan | None:
-    if span is None:
-        return None
-    (source, number), position, tokens = span
-    ids = corpus.shard_tokens(source, number)[position : position + tokens]
-    text = corpus.tokenizer.decode(ids.tolist())
-    shard = corpus.shard_infos(source)[number].name
-    return CopiedSpan(sample, tokens, text, corpus.source_names[source], shard, position)
+    copies: list[CopiedSpan | None] = [None] * len(samples)
+    for sample, (shard, position, length) in search.found.items():
+        span = corpus.shard_tokens(*shard)[position : position + length].tolist()
+        text, source = tokenizer.decode(span), corpus.source_names[shard.source]
+        copies[sample] = CopiedSpan(sample, length, text, source, shards[shard].name, position)
+    return copies
 
 
 class CopySearch:
@@ -125,10 +113,6 @@ class CopySearch:
         self.found: dict[int, SpanLocation] = {}
         self._patterns, self._outdated = PatternIndex(self, range(len(samples))), set[int]()
 
-    def __len__(self) -> int:
-        """Return the number of different windows."""
-        return len(self._windows)
-
     def scan(self, ids: NDArray[Any], shard: ShardRef, first: int) -> None:
         """Search a chunk of a shard that begins at position `first`."""
         row = np.append(ids.astype(np.uint64) + np.uint64(1), END_SENTINEL)
@@ -140,41 +124,30 @@ class CopySearch:
         # tokens up to the end of the run
         max_lengths = np.repeat(positions[lasts], run_lengths) - positions + MIN_SPAN_TOKENS
         hasher, patterns = SpanHasher(row), self._patterns
-        while improved := self._extend_matches(
-            row, *patterns.find(hasher, positions, max_lengths), shard, first
-        ):
+        while True:
+            matched, windows = patterns.find(hasher, positions, max_lengths)
+            lengths = np.zeros(len(matched), np.int64)
+            active = np.arange(len(matched))
+            while len(active):  # each match is extended to its end
+                own = self.starts[windows[active]] + lengths[active]
+                active = active[row[matched[active] + lengths[active]] == self.row[own]]
+                lengths[active] += 1
+            samples = self.samples[windows]
+            order = np.lexsort((matched, -lengths, samples))  # each sample's longest first
+            improved = []
+            for i in order[np.unique(samples[order], return_index=True)[1]].tolist():
+                sample, length = int(samples[i]), int(lengths[i])
+                if length > self.longest[sample]:
+                    self.longest[sample] = length
+                    self.found[sample] = SpanLocation(shard, first + int(matched[i]), length)
+                    improved.append(sample)
+            if not improved:
+                break
             patterns = PatternIndex(self, improved)
             self._outdated.update(improved)
         # patterns that are too short cost little, new ones for all samples cost more
         if len(self._outdated) > len(self.longest) * MAX_OUTDATED_SHARE:
             self._patterns, self._outdated = PatternIndex(self, range(len(self.longest))), set()
-
-    def _extend_matches(
-        self,
-        row: UInt64Array,
-        positions: Int64Array,
-        windows: Int64Array,
-        shard: ShardRef,
-        first: int,
-    ) -> list[int]:
-        """Extend the matches to their ends; return the samples that have a longer span now."""
-        tokens = np.zeros(len(positions), np.int64)
-        active = np.arange(len(positions))
-        while len(active):
-            ahead = tokens[active]
-            same = row[positions[active] + ahead] == self.row[self.starts[windows[active]] + ahead]
-            active = active[same]
-            tokens[active] += 1
-        samples = self.samples[windows]
-        order = np.lexsort((positions, -tokens, samples))  # each sample's longest first
-        improved = []
-        for i in order[np.unique(samples[order], return_index=True)[1]].tolist():
-            sample, length = int(samples[i]), int(tokens[i])
-            if length > self.longest[sample]:
-                self.longest[sample] = length
-                self.found[sample] = SpanLocation(shard, first + int(positions[i]), length)
-                improved.append(sample)
-        return improved
 
 
 class PatternIndex:
@@ -188,8 +161,7 @@ class PatternIndex:
         starts, sizes = search.starts[windows], sizes[windows]
         hashes = search.hasher.hash(starts, starts + sizes)
         # a sample that repeats itself has the same pattern many times
-        factor = np.uint64(SAMPLE_HASH_FACTOR)
-        keys = hashes + search.samples[windows].astype(np.uint64) * factor
+        keys = hashes + search.samples[windows].astype(np.uint64) * SAMPLE_HASH_FACTOR
         unique = np.unique(keys, return_index=True)[1]
         unique = unique[np.argsort(hashes[unique], kind="stable")]
         self._windows, self._sizes = windows[unique], np.unique(sizes)
@@ -197,8 +169,8 @@ class PatternIndex:
         self._hashes, self._firsts = HashSet(distinct), np.append(firsts, len(unique))
 
     def find(
-        self, hasher: SpanHasher, positions: Int64Array, max_lengths: Int64Array
-    ) -> tuple[Int64Array, Int64Array]:
+        self, hasher: SpanHasher, positions: IndexArray, max_lengths: IndexArray
+    ) -> tuple[IndexArray, IndexArray]:
         """Return the positions in a row where patterns match, and the matching windows."""
         matched, windows = [positions[:0]], [positions[:0]]
         for size in self._sizes.tolist():

@@ -14,22 +14,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from torch import Tensor
-
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import AddBos, LoadConfig
 from gnano.config.model_config import ModelConfig
 from gnano.evals.eval_tasks import EvalItem
 from gnano.evals.loglikelihood import (
-    GPU_LOGITS_BYTES,
     ChoiceScorer,
     EncodedChoice,
     EncodedItem,
     GPTScorer,
     TokenIds,
-    choice_nll,
-    pad_rows,
+    TransformersScorer,
 )
 from gnano.infer.engine import Engine
 from gnano.model.devices import resolve_device
@@ -111,11 +106,57 @@ def load_eval_model(
         raise ValueError(
             "--compile speeds up generating tokens, and an evaluation generates none; leave it out."
         )
-    if is_gnano_model(folder):
-        return _load_gnano_model(path, folder, loading, add_bos)
-    if loading.quant:
-        raise ValueError(f"{folder} is not a gnano model, and --quant supports only those.")
-    return _load_transformers_model(path, folder, loading, add_bos)
+    name = path.name or str(path)
+    if folder.parent.name == "checkpoints":
+        name = f"{folder.parent.parent.name}, step {int(folder.name.removeprefix('step-')):,}"
+    if not is_gnano_model(folder):
+        if loading.quant:
+            raise ValueError(f"{folder} is not a gnano model, and --quant supports only those.")
+        return _load_transformers_model(folder, name, loading, add_bos)
+    engine = Engine.load(folder, **asdict(loading))
+    engine.prepare_for_batching()
+    config = engine.model.config
+    return EvalModel(
+        folder=folder,
+        name=name,
+        parameters=num_parameters(config),
+        scorer=GPTScorer(engine.model),
+        encoder=RequestEncoder.for_gpt(engine.tokenizer, config.block_size, add_bos != "no"),
+        tokenizer=engine.tokenizer,
+        training_tokens=training_tokens(folder),
+        loading=loading,
+    )
+
+
+def _load_transformers_model(
+    folder: Path, name: str, loading: LoadConfig, add_bos: AddBos
+) -> EvalModel:
+    check_transformers_installed(folder)
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=TORCH_DTYPE_NAMES[loading.dtype], local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder} cannot be loaded by transformers either: {reason}") from None
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if bos is None:
+        raise ValueError(f"The tokenizer of {folder} has neither a BOS nor an EOS token.")
+    adds_bos = tokenizer.encode("a")[:1] == [bos]
+    use_bos = add_bos == "yes" or (add_bos == "auto" and adds_bos)
+    scorer = TransformersScorer(model.eval().to(resolve_device(loading.device)))
+    return EvalModel(
+        folder=folder,
+        name=name,
+        parameters=model.num_parameters(),
+        scorer=scorer,
+        encoder=RequestEncoder(encode, (bos,) if use_bos else (), (bos,), scorer.block_size),
+        loading=loading,
+    )
 
 
 def is_gnano_model(folder: Path) -> bool:
@@ -140,88 +181,3 @@ def training_tokens(folder: Path) -> int | None:
     """Return the tokens of all training stages; None if no run records them."""
     stages = training_stages(folder)
     return sum(one.step * one.recipe.train.tokens_per_step for one in stages) if stages else None
-
-
-def _load_gnano_model(path: Path, folder: Path, loading: LoadConfig, add_bos: AddBos) -> EvalModel:
-    engine = Engine.load(folder, **asdict(loading))
-    engine.prepare_for_batching()
-    model, tokenizer = engine.model, engine.tokenizer
-    return EvalModel(
-        folder=folder,
-        name=_display_name(path, folder),
-        parameters=num_parameters(model.config),
-        scorer=GPTScorer(model),
-        encoder=RequestEncoder.for_gpt(tokenizer, model.config.block_size, add_bos != "no"),
-        tokenizer=tokenizer,
-        training_tokens=training_tokens(folder),
-        loading=loading,
-    )
-
-
-def _load_transformers_model(
-    path: Path, folder: Path, loading: LoadConfig, add_bos: AddBos
-) -> EvalModel:
-    check_transformers_installed(folder)
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=TORCH_DTYPE_NAMES[loading.dtype], local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{folder} cannot be loaded by transformers either: {reason}") from None
-    encode = partial(tokenizer.encode, add_special_tokens=False)
-    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if bos is None:
-        raise ValueError(f"The tokenizer of {folder} has neither a BOS nor an EOS token.")
-    adds_bos = tokenizer.encode("a")[:1] == [bos]
-    use_bos = add_bos == "yes" or (add_bos == "auto" and adds_bos)
-    scorer = TransformersScorer(model.eval().to(resolve_device(loading.device)))
-    return EvalModel(
-        folder=folder,
-        name=_display_name(path, folder),
-        parameters=model.num_parameters(),
-        scorer=scorer,
-        encoder=RequestEncoder(encode, (bos,) if use_bos else (), (bos,), scorer.block_size),
-        loading=loading,
-    )
-
-
-def _display_name(path: Path, folder: Path) -> str:
-    """Return the name of the folder, or for a checkpoint of a run "RUN, step 1,000"."""
-    if folder.parent.name != "checkpoints":
-        return path.name or str(path)
-    return f"{folder.parent.parent.name}, step {int(folder.name.removeprefix('step-')):,}"
-
-
-class TransformersScorer:
-    """Scores with any transformers model, computing each choice in full."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, config = model, model.config
-        size = getattr(config, "max_position_embeddings", None) or getattr(config, "n_ctx", None)
-        self.block_size = int(size or 2_048)
-
-    def set_prefix(self, prefix: TokenIds) -> None:
-        """Do nothing; no prefix is cached."""
-
-    @torch.no_grad()
-    def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
-        """Return nats and non-argmax token counts of every choice: [O, 2], fp64."""
-        choices = [choice for item in items for choice in item.choices]
-        longest = max(len(choice.ids) for choice in choices)
-        rows = max(1, GPU_LOGITS_BYTES // (4 * self.model.config.vocab_size * longest))
-        parts = [self._compute_nll(choices[at : at + rows]) for at in range(0, len(choices), rows)]
-        return torch.cat(parts)
-
-    def _compute_nll(self, choices: Sequence[EncodedChoice]) -> Tensor:
-        width = max(len(choice.ids) for choice in choices) - 1
-        ids_BT = pad_rows([choice.ids[:-1] for choice in choices], width, self.model.device)
-        logits_NV = self.model(input_ids=ids_BT, use_cache=False).logits.flatten(0, 1)
-        positions: list[int] = []
-        for row, choice in enumerate(choices):
-            end = row * width + len(choice.ids) - 1
-            positions += range(end - choice.num_scored, end)
-        return choice_nll(Tensor.float, logits_NV.shape[-1], choices, logits_NV, positions)

@@ -1,4 +1,4 @@
-"""Stored evaluation results, reused while weights, items and texts are unchanged.
+"""Results of evaluations: as text, as JSON, and stored for reuse while their inputs are unchanged.
 
     RUN/evals/step-00001200.json            the first result
     RUN/evals/step-00001200-1f0c3a9e.json   another one, with other settings
@@ -10,13 +10,171 @@ A result replaces another only if both have the same settings: the other may hav
 import glob
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import parse_task_file
-from gnano.evals.runner import EvalResult, settings_dict
+from gnano.utils.files import atomic_write_text, dump_json
+from gnano.utils.formatting import format_table
+
+
+@dataclass(frozen=True)
+class BitsPerByte:
+    """Bits per byte of one source or file."""
+
+    source: str
+    bits_per_byte: float
+    bytes: int
+    tokens: int
+
+
+def mean_bits_per_byte(parts: Sequence[BitsPerByte]) -> float:
+    """Return the mean over all parts, weighted by their bytes."""
+    return sum(p.bits_per_byte * p.bytes for p in parts) / sum(p.bytes for p in parts)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers, with its standard error."""
+
+    value: float
+    stderr: float  # 0 for a single item
+
+    @classmethod
+    def from_counts(cls, num_correct: float, num_items: int) -> "Accuracy":
+        """Return the accuracy of `num_correct` right answers out of `num_items`."""
+        mean = num_correct / num_items
+        return cls(mean, math.sqrt(mean * (1 - mean) / max(1, num_items - 1)))
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ± {self.stderr:.3f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScore:
+    """The result of one task."""
+
+    task: str
+    title: str
+    items: int
+    shots: int
+    chance: float | None  # accuracy of guessing; None: unknown
+    acc: Accuracy
+    acc_norm: Accuracy | None  # None where normalizing by length is not meaningful
+    perplexity: float | None = None  # per answer, for tasks with one answer
+    contamination: dict[str, Any] | None = None  # by the training data, if it was searched
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "TaskScore":
+        """Return the score that `asdict` converted."""
+        norm = content["acc_norm"]
+        accuracies = {"acc": Accuracy(**content["acc"]), "acc_norm": norm and Accuracy(**norm)}
+        return cls(**{**content, **accuracies})
+
+    def format_contamination(self) -> str:
+        """Return how many items the training data contains, as a line; "" if not searched."""
+        if not self.contamination:
+            return ""
+        found, checked = self.contamination["found"], self.contamination["checked"]
+        line = f"{found:,} of its {checked:,} items of 13 words or more are in the training shards"
+        if clean := self.contamination["clean"]:
+            metric = "acc_norm" if self.acc_norm else "acc"
+            accuracy = Accuracy(**(clean["acc_norm"] or clean["acc"]))
+            line += f"; {metric} {accuracy} without them"
+        return line
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """All results of one model, with the settings they were measured with."""
+
+    name: str
+    folder: str
+    parameters: int
+    tokens: int | None  # tokens of training
+    bits: tuple[BitsPerByte, ...] = ()
+    scores: tuple[TaskScore, ...] = ()
+    skipped: dict[str, str] = field(default_factory=dict)  # what was not measured: the reason
+    settings: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Mean over the bytes of all sources."""
+        return mean_bits_per_byte(self.bits) if self.bits else None
+
+    def to_json(self) -> str:
+        """Return the result as JSON."""
+        return dump_json({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "EvalResult":
+        """Return the result of parsed JSON."""
+        known = {k: v for k, v in content.items() if k != "bits_per_byte"}
+        bits = tuple(BitsPerByte(**part) for part in known.pop("bits"))
+        return cls(bits=bits, scores=tuple(map(TaskScore.from_dict, known.pop("scores"))), **known)
+
+    def format_table(self) -> str:
+        """Return the result as text for a terminal."""
+        trained = f" · {self.tokens / 1e6:,.1f} M tokens" if self.tokens else ""
+        lines = [f"{self.name} · {self.parameters:,} parameters{trained}"]
+        if self.bits:
+            parts = [(part.source, part.bits_per_byte, part.bytes) for part in self.bits]
+            if len(parts) > 1:
+                parts.append(("all", mean_bits_per_byte(self.bits), sum(p[2] for p in parts)))
+            rows = [(name, f"{bits:.4f}", f"{size:,}") for name, bits, size in parts]
+            lines += ["", *format_table([("held-out text", "bits/byte", "bytes"), *rows])]
+        if self.scores:
+            table = [("task", "items", "acc", "acc_norm", "chance", "")]
+            for one in self.scores:
+                norm = str(one.acc_norm) if one.acc_norm else ""
+                chance = "" if one.chance is None else f"{one.chance:.3f}"
+                more = [] if one.perplexity is None else [f"perplexity {one.perplexity:,.1f}"]
+                more += [f"{one.shots}-shot"] if one.shots else []
+                cells = one.title, f"{one.items:,}", str(one.acc), norm, chance, "  ".join(more)
+                table.append(cells)
+            heading, *formatted = format_table(table, left=(0, 2, 3, 5))
+            lines += ["", heading]
+            for one, line in zip(self.scores, formatted, strict=True):
+                note = one.format_contamination()
+                lines += [line, f"  {note}"] if note else [line]
+        lines += [f"skipped: {what}: {reason}" for what, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def settings_dict(config: EvalConfig, loading: LoadConfig) -> dict[str, Any]:
+    """Return the settings in the form in which JSON stores them."""
+    content = {**asdict(config), "loading": {"dtype": loading.dtype, "quant": loading.quant}}
+    settings: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return settings
+
+
+def score_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that a score depends on, except how the weights are loaded."""
+    rest = {"batch_size", "cache_dir", "loading"}
+    return {name: value for name, value in settings.items() if name not in rest}
+
+
+def _loading_settings(settings: dict[str, Any]) -> Any:
+    return settings.get("loading") or settings_dict(EvalConfig(), LoadConfig())["loading"]
+
+
+def write_result(result: EvalResult, path: Path) -> None:
+    """Write the result as JSON, creating the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, f"{result.to_json()}\n")
+
+
+def _read_result(path: Path) -> EvalResult | None:
+    """Return the result in a file; None if this version cannot read it."""
+    try:
+        return EvalResult.from_dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
 
 
 def default_result_path(result: EvalResult) -> Path:
@@ -31,18 +189,28 @@ def default_result_path(result: EvalResult) -> Path:
 
 def choose_result_path(result: EvalResult) -> Path:
     """Return the path to write to; only a result with the same settings is overwritten."""
+
+    def key(one: EvalResult) -> str:
+        folder = str(Path(one.folder).resolve())
+        settings = score_settings(one.settings), _loading_settings(one.settings)
+        return json.dumps([folder, *settings], sort_keys=True)
+
     first = default_result_path(result)
     existing = _read_result(first)
-    if existing is None or _settings_key(existing) == _settings_key(result):
+    if existing is None or key(existing) == key(result):
         return first
-    code = hashlib.sha256(_settings_key(result).encode()).hexdigest()[:8]
+    code = hashlib.sha256(key(result).encode()).hexdigest()[:8]
     return first.with_name(f"{first.stem}-{code}.json")
 
 
-def load_valid_results(folder: Path, loading: LoadConfig) -> Iterator[tuple[Path, EvalResult]]:
-    """Yield path and content of the up-to-date results of a checkpoint loaded with `loading`."""
+def load_valid_results(folder: Path, loading: LoadConfig) -> list[tuple[Path, EvalResult]]:
+    """Return path and content of the up-to-date results of a checkpoint loaded with `loading`.
+
+    The newest is the last. A result is out of date if a file that it was computed from is newer.
+    """
     first = default_result_path(EvalResult(name="", folder=str(folder), parameters=0, tokens=None))
     expected_loading = _loading_settings(settings_dict(EvalConfig(), loading))
+    results: list[tuple[float, Path, EvalResult]] = []
     for path in sorted(first.parent.glob(f"{glob.escape(first.stem)}*.json")):
         result = _read_result(path)
         if result is None or "harness" in result.settings:
@@ -52,59 +220,12 @@ def load_valid_results(folder: Path, loading: LoadConfig) -> Iterator[tuple[Path
             continue
         if _loading_settings(result.settings) != expected_loading:
             continue
+        inputs = [Path(parse_task_file(file)[1]) for file in result.settings.get("files", ())]
+        inputs += map(Path, result.settings.get("text", ()))
+        if data := result.settings.get("data"):
+            inputs.append(Path(data) / "manifest.json")
+        inputs += [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
         written_at = path.stat().st_mtime
-        if all(file.stat().st_mtime <= written_at for file in _input_files(result, folder)):
-            yield path, result
-
-
-def load_newest_result(folder: Path, loading: LoadConfig) -> EvalResult | None:
-    """Return the newest up-to-date result."""
-    results = list(load_valid_results(folder, loading))
-    return max(results, key=lambda pair: pair[0].stat().st_mtime)[1] if results else None
-
-
-def find_result(folder: Path, config: EvalConfig, loading: LoadConfig) -> EvalResult | None:
-    """Return the up-to-date result with the same settings."""
-    expected = _score_settings(settings_dict(config, loading))
-    results = (result for _, result in load_valid_results(folder, loading))
-    return next((one for one in results if _score_settings(one.settings) == expected), None)
-
-
-def items_filename(result: EvalResult, task: str) -> str:
-    """Return the name of the file with the task's items; "" if they came from the Hub."""
-    paths = dict(map(parse_task_file, result.settings.get("files", ())))
-    return Path(paths[task]).name if task in paths else ""
-
-
-def _read_result(path: Path) -> EvalResult | None:
-    """Return the result in a file; None if this version cannot read it."""
-    try:
-        return EvalResult.from_dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
-def _settings_key(result: EvalResult) -> str:
-    folder = str(Path(result.folder).resolve())
-    settings = _score_settings(result.settings), _loading_settings(result.settings)
-    return json.dumps([folder, *settings], sort_keys=True)
-
-
-def _input_files(result: EvalResult, folder: Path) -> list[Path]:
-    """Return the files that a result was computed from."""
-    paths = [Path(parse_task_file(file)[1]) for file in result.settings.get("files", ())]
-    paths += map(Path, result.settings.get("text", ()))
-    if data := result.settings.get("data"):
-        paths.append(Path(data) / "manifest.json")
-    paths += [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    return [path for path in paths if path.is_file()]
-
-
-def _score_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that a score depends on, except how the weights are loaded."""
-    rest = {"batch_size", "cache_dir", "loading"}
-    return {name: value for name, value in settings.items() if name not in rest}
-
-
-def _loading_settings(settings: dict[str, Any]) -> Any:
-    return settings.get("loading") or settings_dict(EvalConfig(), LoadConfig())["loading"]
+        if all(file.stat().st_mtime <= written_at for file in inputs if file.is_file()):
+            results.append((written_at, path, result))
+    return [(path, result) for _, path, result in sorted(results, key=lambda one: one[0])]

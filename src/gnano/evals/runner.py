@@ -1,146 +1,72 @@
-"""Evaluation of one model: bits per byte, task accuracies, and contamination of the tasks.
+"""Evaluation of a model: bits per byte, task accuracies, and contamination of the tasks.
 
     held-out text   ─▶ bits per byte of each source
     tasks           ─▶ accuracies with standard errors and the accuracy of guessing
     training shards ─▶ items that the shards contain, and the score without them
 
+Bits per byte is the negative log-likelihood of all tokens in bits, divided by the number of UTF-8
+bytes they encode, so models with different tokenizers (and compressors) can be compared. Documents
+follow one another, as in training, and are split at the model's context length. A model with
+another tokenizer gets the decoded documents, encoded by its own tokenizer.
+
 acc        The likeliest answer is the right one. For a task with one answer: each of its tokens
            is the argmax.
 acc_norm   The same by log-likelihood per character, so that long answers are not at a disadvantage.
 ±          The standard error: the spread over other samples with the same number of items.
+
+During training, the accuracies of `train.eval_tasks` are computed on a part of each task. Every
+rank scores its share of the batches and the counts of right answers are summed, so the result does
+not depend on the number of ranks. All ranks gather a sharded model together, so each of them runs
+it equally often.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from gnano.config.data_config import DataConfig
-from gnano.config.inference_config import ALL_TASKS, EvalConfig, LoadConfig
+from gnano.config.inference_config import ALL_TASKS, EvalConfig
+from gnano.config.recipe import Recipe
 from gnano.data.manifest import warn_empty_heldout
-from gnano.data.ngram_overlap import NGramIndex
-from gnano.data.packed_dataset import TokenizedCorpus
-from gnano.evals.bits_per_byte import BitsPerByte, mean_bits_per_byte, measure_file, measure_heldout
-from gnano.evals.contamination import ContaminationReport, find_contamination
+from gnano.data.packed_dataset import TokenizedCorpus, heldout_row_starts
+from gnano.data.readers import read_texts
+from gnano.evals.contamination import find_contamination
 from gnano.evals.eval_tasks import TASKS, EvalItem, TaskItems, load_tasks
-from gnano.evals.loglikelihood import compute_loglikelihoods
-from gnano.evals.model_adapter import EvalModel
+from gnano.evals.loglikelihood import (
+    EncodedChoice,
+    EncodedItem,
+    GPTScorer,
+    compute_loglikelihoods,
+    make_batches,
+)
+from gnano.evals.model_adapter import EvalModel, RequestEncoder
+from gnano.evals.result_store import (
+    Accuracy,
+    BitsPerByte,
+    EvalResult,
+    TaskScore,
+    settings_dict,
+)
+from gnano.model.devices import accumulation_dtype
+from gnano.model.transformer import GPT
+from gnano.tokenizer.bpe import Tokenizer
+from gnano.train.distributed.context import DistContext
+from gnano.train.evaluator import TaskEvaluator, eval_mode, sum_over_ranks
 from gnano.train.lineage import training_stages
-from gnano.utils.files import atomic_write_text, dump_json
-from gnano.utils.formatting import format_clock, format_table
+from gnano.utils.formatting import format_clock
 
 # per choice of an item: log-likelihood in nats, and whether greedy decoding produces it
 ChoiceScores = Sequence[tuple[float, bool]]
 ScoredTask = tuple[TaskItems, Sequence[ChoiceScores]]  # a task and the scores of its items
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of right answers, with its standard error."""
-
-    value: float
-    stderr: float  # 0 for a single item
-
-    @classmethod
-    def from_counts(cls, num_correct: float, num_items: int) -> "Accuracy":
-        """Return the accuracy of `num_correct` right answers out of `num_items`."""
-        mean = num_correct / num_items
-        return cls(mean, math.sqrt(mean * (1 - mean) / max(1, num_items - 1)))
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ± {self.stderr:.3f}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """The result of one task."""
-
-    task: str
-    title: str
-    items: int
-    shots: int
-    chance: float | None  # accuracy of guessing; None: unknown
-    acc: Accuracy
-    acc_norm: Accuracy | None  # None where normalizing by length is not meaningful
-    perplexity: float | None = None  # per answer, for tasks with one answer
-    contamination: dict[str, Any] | None = None  # by the training data, if it was searched
-
-    @property
-    def primary(self) -> Accuracy:
-        """Return acc_norm if there is one, else acc."""
-        return self.acc_norm or self.acc
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "TaskScore":
-        """Return the score that `asdict` converted."""
-        norm = content["acc_norm"]
-        accuracies = {"acc": Accuracy(**content["acc"]), "acc_norm": norm and Accuracy(**norm)}
-        return cls(**{**content, **accuracies})
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalResult:
-    """All results of one model, with the settings they were measured with."""
-
-    name: str
-    folder: str
-    parameters: int
-    tokens: int | None  # tokens of training
-    bits: tuple[BitsPerByte, ...] = ()
-    scores: tuple[TaskScore, ...] = ()
-    skipped: dict[str, str] = field(default_factory=dict)  # what was not measured: the reason
-    settings: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """Mean over the bytes of all sources."""
-        return mean_bits_per_byte(self.bits) if self.bits else None
-
-    def to_json(self) -> str:
-        """Return the result as JSON."""
-        return dump_json({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "EvalResult":
-        """Return the result of parsed JSON."""
-        known = {k: v for k, v in content.items() if k != "bits_per_byte"}
-        bits = tuple(BitsPerByte(**part) for part in known.pop("bits"))
-        return cls(bits=bits, scores=tuple(map(TaskScore.from_dict, known.pop("scores"))), **known)
-
-    def format_table(self) -> str:
-        """Return the result as text for a terminal."""
-        trained = f" · {self.tokens / 1e6:,.1f} M tokens" if self.tokens else ""
-        lines = [f"{self.name} · {self.parameters:,} parameters{trained}"]
-        if self.bits:
-            parts = [(part.source, part.bits_per_byte, part.bytes) for part in self.bits]
-            if len(parts) > 1:
-                parts.append(("all", mean_bits_per_byte(self.bits), sum(p[2] for p in parts)))
-            rows = [(name, f"{bits:.4f}", f"{size:,}") for name, bits, size in parts]
-            lines += ["", *format_table([("held-out text", "bits/byte", "bytes"), *rows])]
-        if self.scores:
-            lines += ["", *_format_scores(self.scores)]
-        lines += [f"skipped: {what}: {reason}" for what, reason in self.skipped.items()]
-        return "\n".join(lines)
-
-
-def _format_scores(scores: Sequence[TaskScore]) -> list[str]:
-    rows = [("task", "items", "acc", "acc_norm", "chance", "")]
-    for one in scores:
-        norm = str(one.acc_norm) if one.acc_norm else ""
-        chance = "" if one.chance is None else f"{one.chance:.3f}"
-        more = [f"perplexity {one.perplexity:,.1f}"] if one.perplexity is not None else []
-        more += [f"{one.shots}-shot"] if one.shots else []
-        rows.append((one.title, f"{one.items:,}", str(one.acc), norm, chance, "  ".join(more)))
-    lines = format_table(rows, left=(0, 2, 3, 5))
-    for number, one in reversed([*enumerate(scores, 2)]):
-        if one.contamination:
-            lines.insert(number, f"  {format_contamination(one)}")
-    return lines
 
 
 def evaluate(
@@ -151,8 +77,7 @@ def evaluate(
 ) -> EvalResult:
     """Measure everything in `config`; `on_note` receives what is skipped and why.
 
-    Raises ValueError or OSError if something named in `config` is not available. With "all" tasks,
-    those that cannot be downloaded are skipped.
+    Raises ValueError or OSError if something named in `config` is not available.
     """
     started_at = time.monotonic()
     skipped: dict[str, str] = {}
@@ -190,14 +115,15 @@ def evaluate(
 def _load_requested_tasks(
     config: EvalConfig, skipped: dict[str, str], on_progress: Report
 ) -> list[TaskItems]:
+    """Load the tasks; with "all", those that cannot be downloaded are skipped."""
     common = config.limit, config.shots, config.cache_dir, on_progress
     names = [name for name in config.task_names if name not in (ALL_TASKS, "none")]
     tasks = load_tasks(names, config.files, *common)
     if ALL_TASKS not in config.task_names:
         return tasks
     offline = ""
-    loaded = {one.task for one in tasks}
-    for name in [name for name in TASKS if name not in loaded]:
+    missing = [name for name in TASKS if name not in {one.task for one in tasks}]
+    for name in missing:
         try:
             if offline:
                 raise ConnectionError(offline)
@@ -223,9 +149,79 @@ def _open_corpus(
     return None
 
 
+def measure_heldout(
+    model: EvalModel,
+    corpus: TokenizedCorpus,
+    max_tokens: int = 0,
+    batch_size: int = 8,
+    on_progress: Report = lambda _: None,
+) -> list[BitsPerByte]:
+    """Measure the first `max_tokens` tokens (0: all) of each source's held-out documents."""
+    results = []
+    tokenizer = corpus.tokenizer
+    for number, name in enumerate(corpus.source_names):
+        ids = corpus.heldout_tokens(number)[: max_tokens or None].tolist()
+        if len(ids) < 2:
+            continue
+        if model.tokenizer and model.tokenizer.fingerprint == tokenizer.fingerprint:
+            num_bytes = int(tokenizer.token_bytes[ids].sum())
+        else:
+            documents = groupby(ids, tokenizer.end_of_text_id.__eq__)
+            texts = [tokenizer.decode_bytes(list(part)) for is_end, part in documents if not is_end]
+            num_bytes = sum(map(len, texts))
+            ids = _encode_documents(model, (text.decode("utf-8", "replace") for text in texts))
+        results.append(_measure_ids(model, name, ids, num_bytes, batch_size, on_progress))
+    return results
+
+
+def measure_file(
+    model: EvalModel, path: Path, batch_size: int = 8, on_progress: Report = lambda _: None
+) -> BitsPerByte:
+    """Measure a text file, or the `text` column of a JSONL, CSV or Parquet file."""
+    texts = list(read_texts(path, "text"))
+    if not texts:
+        raise ValueError(f"{path} contains no text.")
+    num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    ids = _encode_documents(model, texts)
+    return _measure_ids(model, path.name, ids, num_bytes, batch_size, on_progress)
+
+
+def _encode_documents(model: EvalModel, texts: Iterable[str]) -> list[int]:
+    ids: list[int] = []
+    for text in texts:
+        ids += [*model.encoder.document_bos, *model.encoder.encode(text)]
+    return ids
+
+
+def _measure_ids(
+    model: EvalModel,
+    name: str,
+    ids: Sequence[int],
+    num_bytes: int,
+    batch_size: int,
+    on_progress: Report,
+) -> BitsPerByte:
+    length = model.scorer.block_size
+    rows = []
+    num_scored = 0  # tokens scored by earlier rows
+    for start in heldout_row_starts(len(ids), length):
+        row = tuple(ids[start : start + length + 1])
+        last = start + len(row) - 1
+        rows.append(EncodedItem((EncodedChoice(row, last - num_scored),)))
+        num_scored = last
+    scores = compute_loglikelihoods(
+        model.scorer,
+        rows,
+        batch_size,
+        lambda done: on_progress(f"{name}: {done:,} of {len(rows):,} rows"),
+    )
+    nats = -sum(choices[0][0] for choices in scores)
+    return BitsPerByte(name, nats / math.log(2) / num_bytes, num_bytes, len(ids))
+
+
 def _run_task(
     model: EvalModel, task: TaskItems, batch_size: int, on_progress: Report
-) -> list[ChoiceScores]:
+) -> list[list[tuple[float, bool]]]:
     on_progress(f"{task.title}: encoding {len(task.items):,} items")
     items = model.encoder.encode_items(task.items)
     started_at = time.monotonic()
@@ -235,20 +231,7 @@ def _run_task(
         left = f" · {format_clock(seconds_each * (len(items) - done))} left" if done else ""
         on_progress(f"{task.title}: {done:,} of {len(items):,} items{left}")
 
-    return [*compute_loglikelihoods(model.scorer, items, batch_size, show_progress)]
-
-
-def settings_dict(config: EvalConfig, loading: LoadConfig) -> dict[str, Any]:
-    """Return the settings in the form in which JSON stores them."""
-    content = {**asdict(config), "loading": {"dtype": loading.dtype, "quant": loading.quant}}
-    settings: dict[str, Any] = json.loads(json.dumps(content, default=str))
-    return settings
-
-
-def write_result(result: EvalResult, path: Path) -> None:
-    """Write the result as JSON, creating the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, f"{result.to_json()}\n")
+    return compute_loglikelihoods(model.scorer, items, batch_size, show_progress)
 
 
 def score_task(task: TaskItems, choice_scores: Sequence[ChoiceScores]) -> TaskScore:
@@ -296,42 +279,74 @@ def score_with_contamination(
     """
     items = [item.full_text for task, _ in scored_tasks for item in task.items]
     report = find_contamination(corpus, items, lambda text: on_progress(f"training shards: {text}"))
-    scores, first = [], 0
+    contaminated = set(report.contaminated_items)
+    scores, first = [], 0  # number of the task's first item in the report
     for task, choice_scores in scored_tasks:
-        scores.append(_score_clean_items(task, choice_scores, report, first))
+        own = range(first, first + len(task.items))
+        examples = [one for one in report.examples if one.item in own]
+        clean = [n - first for n in own if n not in contaminated]
+        contamination: dict[str, Any] = {
+            "checked": len(report.checked_items.intersection(own)),
+            "found": len(own) - len(clean),
+            "examples": [asdict(replace(one, item=one.item - first)) for one in examples],
+            "clean": None,
+        }
+        if 0 < len(clean) < len(own):
+            part = replace(task, items=tuple(task.items[number] for number in clean))
+            clean_scores = [choice_scores[number] for number in clean]
+            contamination["clean"] = asdict(score_task(part, clean_scores))
+        scores.append(replace(score_task(task, choice_scores), contamination=contamination))
         first += len(task.items)
     return scores
 
 
-def _score_clean_items(
-    task: TaskItems, choice_scores: Sequence[ChoiceScores], report: ContaminationReport, first: int
-) -> TaskScore:
-    """Score a task whose items have the numbers from `first` on in `report`."""
-    own = range(first, first + len(task.items))
-    found = {number - first for number in report.contaminated_items if number in own}
-    clean = [number for number in range(len(task.items)) if number not in found]
-    content: dict[str, Any] = {
-        "checked": len(NGramIndex([item.full_text for item in task.items]).items_with_ngrams),
-        "found": len(found),
-        "examples": [
-            asdict(replace(one, item=one.item - first))
-            for one in report.examples
-            if one.item in own
-        ],
-        "clean": None,
-    }
-    if found and clean:
-        part = replace(task, items=tuple(task.items[number] for number in clean))
-        content["clean"] = asdict(score_task(part, [choice_scores[number] for number in clean]))
-    return replace(score_task(task, choice_scores), contamination=content)
+def build_task_evaluator(recipe: Recipe, tokenizer: Tokenizer, world: DistContext) -> TaskEvaluator:
+    """Return the evaluator of `train.eval_tasks`; the main rank reads or downloads the items."""
+    config = recipe.train
+    files = [name for name in config.eval_tasks if "=" in name or "/" in name or "." in name]
+    names = [name for name in config.eval_tasks if name not in files]
+    loaded = world.run_on_main(partial(load_tasks, names, files, config.eval_tasks_limit))
+    encoder = RequestEncoder.for_gpt(tokenizer, recipe.model.block_size)
+    tasks = [(task, encoder.encode_items(task.items)) for task in loaded]
+    return partial(_evaluate_tasks, tasks, 4 * config.micro_batch_size)
 
 
-def format_contamination(score: TaskScore) -> str:
-    """Return the contamination of a score as a line of text."""
-    assert score.contamination is not None
-    found, checked = score.contamination["found"], score.contamination["checked"]
-    line = f"{found:,} of its {checked:,} items of 13 words or more are in the training shards"
-    if clean := score.contamination["clean"]:
-        name = "acc_norm" if score.acc_norm else "acc"
-        line += f"; {name} {TaskScore.from_dict(clean).primary} without them"
-    return line
+def _evaluate_tasks(
+    tasks: list[tuple[TaskItems, list[EncodedItem]]],
+    batch_size: int,
+    model: GPT,
+    world: DistContext,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    results = {}
+    with eval_mode(model):
+        for task, items in tasks:
+            count_correct = partial(_count_correct, GPTScorer(model), task, items)
+            batches = list(make_batches(items, batch_size))
+            counted = ((batch, True) for batch in batches)
+            empty = (batches[-1], False)
+            sums = sum_over_ranks(count_correct, counted, len(batches), empty, world, should_stop)
+            acc, norm = (Accuracy.from_counts(num_correct, len(items)) for num_correct in sums)
+            metrics = {"items": len(items), "acc": round(acc.value, 5)}
+            if task.has_acc_norm:
+                metrics["acc_norm"] = round(norm.value, 5)
+            metrics["error"] = round((norm if task.has_acc_norm else acc).stderr, 5)
+            results[task.task] = metrics
+    return results
+
+
+def _count_correct(
+    scorer: GPTScorer, task: TaskItems, items: list[EncodedItem], batch: tuple[list[int], bool]
+) -> Tensor:
+    """Return the numbers of right answers by log-likelihood and per character: [2].
+
+    A batch is the numbers of its items, and whether they count.
+    """
+    numbers, counts = batch
+    pairs = iter(scorer.score_choices([items[number] for number in numbers]).tolist())
+    total = torch.zeros(2, dtype=accumulation_dtype(scorer.device), device=scorer.device)
+    for number in numbers:
+        own = islice(pairs, len(items[number].choices))
+        scores = [(-nats, missed == 0) for nats, missed in own]
+        total += torch.tensor(is_correct(task.items[number], scores), device=total.device)
+    return total if counts else torch.zeros_like(total)

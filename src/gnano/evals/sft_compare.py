@@ -31,7 +31,7 @@ from gnano.utils.terminal import best_effort
 GREEDY = SamplingParams(temperature=0.0)
 MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text
 MAX_QUESTION_LENGTH = 600  # characters of a question in answers.md
-Report = Callable[[str], None]
+NUM_REPORTED = 3  # questions in the HTML report
 
 
 @dataclass(frozen=True)
@@ -92,35 +92,38 @@ class AnswerComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return losses, rates and answers for JSON."""
-        return {
-            "losses": self.losses,
-            **{name: self.rates.get(name) for name in ("exact", "repetition", "same")},
-            "answers": [
-                {
-                    "category": question.category,
-                    "turns": [asdict(turn) for turn in question.turns],
-                    "before": asdict(before),
-                    "after": asdict(after),
-                }
-                for question, before, after in self.answer_pairs()
-            ],
-        }
+        answers = [
+            {
+                "category": question.category,
+                "turns": [asdict(turn) for turn in question.turns],
+                "before": asdict(before),
+                "after": asdict(after),
+            }
+            for question, before, after in self.answer_pairs()
+        ]
+        rates = {name: self.rates.get(name) for name in ("exact", "repetition", "same")}
+        return {"losses": self.losses, **rates, "answers": answers}
 
     def to_markdown(self) -> str:
         """Return the answers next to each other as Markdown."""
         parts = ["# Answers before and after tuning\n", f"```\n{self.format_table()}\n```\n"]
         for number, (question, before, after) in enumerate(self.answer_pairs(), 1):
             quoted = "\n".join(f"> {line}" for line in _last_question(question).splitlines())
-            parts.append(f"## {number}. {question.category}\n\n{quoted}\n")
-            parts.append("| before | after | in the data |\n|---|---|---|")
-            cells = (before.text, after.text, question.turns[-1].content)
-            parts.append(f"| {' | '.join(map(_format_cell, cells))} |\n")
+            cells = [
+                text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
+                for text in (before.text, after.text, question.turns[-1].content)
+            ]
+            parts += [
+                f"## {number}. {question.category}\n\n{quoted}\n",
+                "| before | after | in the data |\n|---|---|---|",
+                f"| {' | '.join(cells)} |\n",
+            ]
         return "\n".join(parts)
 
-    def report_samples(self, count: int = 3) -> list[tuple[str, str, str]]:
-        """Return title, question and answer of the first `count` questions for the HTML report."""
+    def report_samples(self) -> list[tuple[str, str, str]]:
+        """Return title, question and answer of the first questions, for the HTML report."""
         samples = []
-        for question, before, after in self.answer_pairs()[:count]:
+        for question, before, after in self.answer_pairs()[:NUM_REPORTED]:
             prompt = f"{_last_question(question)}\n\n"
             samples += [("before", prompt, before.text), ("after", prompt, after.text)]
         return samples
@@ -135,10 +138,6 @@ def _last_question(question: Conversation) -> str:
     return f"{last.content}\n\n{last.context}".strip()[:MAX_QUESTION_LENGTH]
 
 
-def _format_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
-
-
 def compare_answers(
     config: InstructionConfig,
     base: Path,
@@ -147,7 +146,7 @@ def compare_answers(
     metrics: Sequence[dict[str, Any]],
     count: int,
     max_tokens: int,
-    on_progress: Report = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> AnswerComparison:
     """Generate answers of both models; write `answers.md` and `answers.json` into the run.
 
@@ -167,22 +166,19 @@ def compare_answers(
         return generate_answers(Engine.load(folder), template, questions, max_tokens, show)
 
     before, after = answer_with(base, "before"), answer_with(tuned, "after")
-    comparison = AnswerComparison(questions, before, after, _first_and_last_losses(metrics))
+    losses = {}
+    measured = [row["heldout"] for row in metrics if "losses" in row.get("heldout", {})]
+    if measured:
+        first, last = measured[0], measured[-1]
+        ends = last["losses"]  # has other categories if the records have changed since
+        parts = {name: (nats, ends[name]) for name, nats in first["losses"].items() if name in ends}
+        losses = {"all": (first["loss"], last["loss"]), **(parts if len(parts) > 1 else {})}
+    comparison = AnswerComparison(questions, before, after, losses)
     with best_effort("answers.md"):
         atomic_write_text(run_dir / "answers.md", comparison.to_markdown())
     with best_effort("answers.json"):
         atomic_write_text(run_dir / "answers.json", dump_json(comparison.to_dict(), indent=1))
     return comparison
-
-
-def _first_and_last_losses(metrics: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    measured = [row["heldout"] for row in metrics if "losses" in row.get("heldout", {})]
-    if not measured:
-        return {}
-    first, last = measured[0], measured[-1]
-    ends = last["losses"]  # has other categories if the records have changed since
-    parts = {name: (nats, ends[name]) for name, nats in first["losses"].items() if name in ends}
-    return {"all": (first["loss"], last["loss"]), **(parts if len(parts) > 1 else {})}
 
 
 def generate_answers(

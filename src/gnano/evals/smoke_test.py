@@ -1,12 +1,11 @@
-"""Smoke test: a model writes twelve samples of `smoke_prompts.json`, and each is graded.
+"""Smoke test: a model writes twelve texts, and each is graded.
 
     6 prompts ─▶ × 2 temperatures ─▶ 12 texts in batches ─▶ `grade_text` ─▶ OK, WEAK or FAIL
 
-A base model continues the beginnings of texts; a tuned model gets equivalent instructions in its
-chat template. The same seed gives the same samples.
+A base model continues the beginnings of texts in `smoke_test.json`; a tuned model gets equivalent
+instructions in its chat template. The same seed gives the same samples.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, load_templ
 from gnano.data.sft.conversations import Turn
 from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
-from gnano.evals.text_checks import Expectation, Grade, TextKind, Verdict, grade_text
+from gnano.evals.text_checks import TEXTS, Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
 from gnano.utils.formatting import format_table
 from gnano.utils.validation import Range, check_number
@@ -30,7 +29,6 @@ MAX_CONTINUATION_TOKENS = 120
 MAX_ANSWER_TOKENS = 256  # more, because an answer is expected to end
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
 DEFAULT_LOADING = LoadConfig()
-OWN_TEMPLATE_HINT = "The model was tuned with its own template; use it with `--format own`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +44,7 @@ class SmokePrompt:
 
 
 # no text ends with white space, which in most tokenizers belongs to the following word
-PROMPTS = tuple(
-    SmokePrompt(**content)
-    for content in json.loads(Path(__file__).with_name("smoke_prompts.json").read_text("utf-8"))
-)
+PROMPTS = tuple(SmokePrompt(**content) for content in TEXTS["prompts"])
 
 
 @dataclass(frozen=True)
@@ -79,11 +74,6 @@ class SmokeReport:
         counts = Counter(sample.verdict.grade for sample in self.samples)
         return {grade: counts[grade] for grade in GRADES}
 
-    @property
-    def has_failures(self) -> bool:
-        """Whether any sample is FAIL."""
-        return self.counts["FAIL"] > 0
-
     def format_table(self) -> str:
         """Return a line for each sample, and the totals."""
         rows = [("prompt", "temp", "grade", "reason")]
@@ -103,7 +93,11 @@ class SmokeReport:
             if span := sample.copied:
                 where = f"{span.source}, {span.shard}"
                 parts.append(f"   {span.tokens} tokens in a row as in {where}: {span.text!r}")
-            parts += ["", _escape_controls(sample.prompt + sample.text), ""]
+            text = "".join(  # control characters would affect the terminal
+                c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1]
+                for c in sample.prompt + sample.text
+            )
+            parts += ["", text, ""]
         return "\n".join(parts).rstrip()
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,11 +106,6 @@ class SmokeReport:
         for sample in samples:
             del sample["verdict"]
         return {**{grade.lower(): n for grade, n in self.counts.items()}, "samples": samples}
-
-
-def _escape_controls(text: str) -> str:
-    """Escape control characters, which would affect the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def run_smoke_test(
@@ -143,15 +132,16 @@ def run_smoke_test(
         raise ValueError("There is no temperature: give one or more (--temperatures 0.7 1.0).")
     samplings = [SamplingParams(temperature=one, seed=seed) for one in temperatures]
     folder = find_checkpoint(checkpoint)
-    template = _load_template(format, folder)
     own_template = read_template(folder)
+    template = own_template if format == "own" else _load_template(format)
+    if format == "own" and template is None:
+        raise ValueError(f"{folder} has no readable template; name one, as in --format alpaca.")
     corpus = None if data is None else TokenizedCorpus(data)
     engine = Engine.load(folder, **asdict(loading))
-    total = len(samplings) * len(PROMPTS)
     samples: list[SmokeSample] = []
 
     def show_progress(done: int) -> None:
-        on_progress(f"{len(samples) + done} of {total} samples")
+        on_progress(f"{len(samples) + done} of {len(samplings) * len(PROMPTS)} samples")
 
     for sampling in samplings:
         samples += generate_samples(engine, template, sampling, max_tokens, show_progress)
@@ -160,8 +150,24 @@ def run_smoke_test(
         pairs = zip(samples, spans, strict=True)
         samples = [replace(sample, copied=span) for sample, span in pairs]
     samples.sort(key=lambda sample: [prompt.name for prompt in PROMPTS].index(sample.name))
-    uses_other = template and own_template and template != own_template
-    return SmokeReport(tuple(samples), OWN_TEMPLATE_HINT if uses_other else "")
+    note = ""
+    if template and own_template and template != own_template:
+        note = "The model was tuned with its own template; use it with `--format own`."
+    return SmokeReport(tuple(samples), note)
+
+
+def _load_template(format: str) -> ChatTemplate | None:
+    if format == "text":
+        return None
+    try:
+        return load_template(format)
+    except ValueError:
+        if Path(format).is_file():
+            raise
+        raise ValueError(
+            f"There is no format {format!r}: use text, own, alpaca, chatml, plain, or the path of "
+            f"a template file."
+        ) from None
 
 
 def generate_samples(
@@ -183,6 +189,14 @@ def generate_samples(
     samples = []
     for prompt, (completion,) in zip(PROMPTS, completions, strict=True):
         finished = completion.finish_reason == "stop"
+        expected = Expectation(
+            kind=prompt.kind,
+            topic_stems=tuple(prompt.topic_stems.split()),
+            code_before=prompt.text if template is None else "",
+            is_answer=template is not None,
+            min_words=prompt.min_words,
+            template_markers=template_markers(template) if template else (),
+        )
         sample = SmokeSample(
             name=prompt.name,
             temperature=sampling.temperature,
@@ -190,36 +204,7 @@ def generate_samples(
             text=completion.text,
             tokens=len(completion.token_ids),
             finished=finished,
-            verdict=grade_text(completion.text, _build_expectation(prompt, template), finished),
+            verdict=grade_text(completion.text, expected, finished),
         )
         samples.append(sample)
     return samples
-
-
-def _load_template(format: str, folder: Path) -> ChatTemplate | None:
-    if format == "text":
-        return None
-    if format == "own":
-        if template := read_template(folder):
-            return template
-        raise ValueError(f"{folder} has no readable template; name one, as in --format alpaca.")
-    try:
-        return load_template(format)
-    except ValueError:
-        if Path(format).is_file():
-            raise
-        raise ValueError(
-            f"There is no format {format!r}: use text, own, alpaca, chatml, plain, or the path of "
-            f"a template file."
-        ) from None
-
-
-def _build_expectation(prompt: SmokePrompt, template: ChatTemplate | None) -> Expectation:
-    return Expectation(
-        kind=prompt.kind,
-        topic_stems=tuple(prompt.topic_stems.split()),
-        code_before=prompt.text if template is None else "",
-        is_answer=template is not None,
-        min_words=prompt.min_words,
-        template_markers=template_markers(template) if template else (),
-    )

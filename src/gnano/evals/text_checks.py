@@ -7,13 +7,14 @@ parse. The thresholds are the constants below.
     text ─▶ present? ─▶ characters ─▶ English or Python? ─▶ repetition ─▶ topic ─▶ Verdict
 
 A verdict is FAIL where no working model writes such a text, WEAK where one may occasionally do so,
-else OK. Wrong facts and bad style are OK: this is a smoke test.
+else OK. Wrong facts and bad style are OK.
 
 Python code is graded by its longest beginning of complete lines that parses; where the token limit
 truncated the text, an unfinished rest is accepted.
 """
 
 import ast
+import json
 import re
 import unicodedata
 import warnings
@@ -21,12 +22,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from gnano.utils.formatting import plural
 
 Grade = Literal["OK", "WEAK", "FAIL"]
 TextKind = Literal["prose", "list", "code"]
+# the prompts of the smoke test, and the common words of English
+TEXTS: dict[str, Any] = json.loads(Path(__file__).with_name("smoke_test.json").read_text("utf-8"))
+COMMON_WORDS = frozenset(TEXTS["common_words"].split())
 
 
 class Threshold(NamedTuple):
@@ -49,38 +54,22 @@ GARBLED_SHARE = Threshold(0.0, 0.005)  # of the characters; a working model writ
 # the share is of at least this many characters, so that a single one is WEAK at most
 MIN_LENGTH_FOR_GARBLED = 200
 LETTER_SHARE = {  # of the non-space characters; prose has 0.95, less with numbers and tables
-    "prose": Threshold(0.70, 0.45),
-    "list": Threshold(0.60, 0.35),
-    "code": Threshold(0.25, 0.15),
-}
+    "prose": Threshold(0.70, 0.45), "list": Threshold(0.60, 0.35), "code": Threshold(0.25, 0.15),
+}  # fmt: skip
 LATIN_SHARE = Threshold(0.90, 0.60)  # of the letters, as the prompts are English
 COMMON_WORD_SHARE = Threshold(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
 # words shaped like sea, Sea or SEA; random tokens run into each other
 WELL_FORMED_SHARE = Threshold(0.80, 0.55)
 NGRAM_WORDS = 4  # words of a run whose repetition counts
 REPEATED_NGRAM_SHARE = {  # of the runs; prose has under 0.05, code consists of set phrases
-    "prose": Threshold(0.15, 0.50),
-    "list": Threshold(0.20, 0.50),
-    "code": Threshold(0.35, 0.65),
-}
+    "prose": Threshold(0.15, 0.50), "list": Threshold(0.20, 0.50), "code": Threshold(0.35, 0.65),
+}  # fmt: skip
 LOOP_REPEATS = Threshold(2, 3)  # at the end of a text: three are WEAK, four FAIL
 MIN_LOOP_LENGTH = 40  # characters; "ha ha ha" is no loop
 REPEATED_LINES = Threshold(2, 4)  # occurrences of one line in a text
 MIN_LINE_LENGTH = 16  # characters; shorter lines such as `else:` repeat by chance
 LONG_TEXT_WORDS = 50  # a longer text needs two words of its topic, a shorter one needs one
 MAX_WEAK_ISSUES = 4  # as many WEAK checks make a text FAIL
-
-COMMON_WORDS = frozenset(
-    """
-    a about after all also an and any are as at back be because been before but by can could day
-    did do does down each even every first for from get go had has have he her here him his how i
-    if in into is it its just like long made make many may me more most much must my never new no
-    not now of off old on one only or other our out over own people said same see she should so
-    some such than that the their them then there these they this those through time to too two
-    under up us use used very was way we well were what when where which while who why will with
-    work would year years you your
-    """.split()
-)
 PUNCTUATION = "\"'“”‘’.,:;!?()[]*_-–—…"
 WORD_PATTERN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 WORD_SHAPE_PATTERN = re.compile(r"[^\W\d_]?(?:[^\W\d_A-Z]{0,15}|[A-Z]{1,11})(?:['’-]\w{1,15})*")
@@ -89,6 +78,7 @@ CODE_FENCE_PATTERN = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 CODE_START_PATTERN = re.compile(
     r"^(?:def|class|import|from|@|async def)\b.*", re.MULTILINE | re.DOTALL
 )
+GARBLED_CATEGORIES = ("Cc", "Cn", "Co", "Cs")  # of Unicode: control characters, unassigned
 ALLOW_INCOMPLETE_INPUT = 0x4000  # PyCF_ALLOW_INCOMPLETE_INPUT, a flag of `compile`
 INCOMPLETE_MESSAGE = "incomplete input"  # Python's message for code that may be continued
 UNTERMINATED_STRING_MESSAGE = "unterminated triple-quoted"
@@ -96,6 +86,7 @@ EFFECTFUL_NODES = (  # docstrings, names and `pass` have no effect
     *(ast.Return, ast.Yield, ast.Raise, ast.Assert, ast.Call),
     *(ast.Assign, ast.AugAssign, ast.AnnAssign),
 )
+Check = tuple[Grade, str]  # the grade of one check and its reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +98,7 @@ class Expectation:
     code_before: str = ""  # code that a continuation continues
     is_answer: bool = False  # an answer of a tuned model, which ends by itself; else a continuation
     min_words: int = 0  # of an answer; fewer are WEAK, less than a quarter FAIL
-    template_markers: tuple[
-        str, ...
-    ] = ()  # parts of the template, which an answer must not contain
+    template_markers: tuple[str, ...] = ()  # parts of the template; an answer contains none
 
 
 @dataclass(frozen=True)
@@ -120,9 +109,6 @@ class Verdict:
     reasons: tuple[str, ...]  # worst first; for an OK text its statistics
 
 
-Check = tuple[Grade, str]  # the grade of one check and its reason
-
-
 def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
     """Grade a text; `finished` is False if the token limit truncated it.
 
@@ -131,14 +117,16 @@ def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
     text = text.rstrip()
     if not finished:
         text = text.removesuffix("\ufffd").rstrip()  # half a character
-    if missing := _check_presence(text, expected, finished):
+    length = len(text.strip())
+    if not any(map(str.isalnum, text)):
+        missing = "there is no letter or digit in it" if length else "nothing was written"
         return Verdict("FAIL", (missing,))
+    if finished and not expected.is_answer and length < MIN_CONTINUATION_LENGTH:
+        return Verdict("FAIL", (f"ends immediately: {length} characters",))
     results = [
-        *_check_characters(text, expected),
-        *_check_form(text, expected, finished),
+        *_check_language(text, expected, finished),
         *_check_repetition(text, expected.kind),
-        *_check_answer(text, expected, finished),
-        *_check_topic(text, expected),
+        *_check_content(text, expected, finished),
     ]
     issues = [one for grade in ("FAIL", "WEAK") for one in results if one[0] == grade]
     if issues:
@@ -155,69 +143,55 @@ def repetition_rate(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def _check_presence(text: str, expected: Expectation, finished: bool) -> str:
-    if not any(map(str.isalnum, text)):
-        return "nothing was written" if not text.strip() else "there is no letter or digit in it"
-    if finished and not expected.is_answer and len(text.strip()) < MIN_CONTINUATION_LENGTH:
-        return f"ends immediately: {len(text.strip())} characters"
-    return ""
-
-
-def _check_characters(text: str, expected: Expectation) -> Iterator[Check]:
-    """Check that the characters are text in the prompt's script."""
+def _check_language(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
+    """Check that the text is Latin letters, then English, a list or Python, as is required."""
+    words = text.split()
+    is_long = len(words) >= MIN_WORDS_FOR_SHARES
     dense = [character for character in text if not character.isspace()]
-    garbled = sum(map(_is_garbled, dense))
+    garbled = sum(c == "\ufffd" or unicodedata.category(c) in GARBLED_CATEGORIES for c in dense)
     grade = GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED))
     yield grade, f"garbled: {garbled} of its {len(dense)} characters are not text"
     letters = [character for character in dense if character.isalpha()]
-    share = len(letters) / len(dense)
-    # "1, 2, 3" may be an answer
-    if len(text.split()) >= MIN_WORDS_FOR_SHARES or not expected.is_answer:
-        grade = LETTER_SHARE[expected.kind].grade(share)
-        yield grade, f"letters: {share:.0%} of its characters"
+    if is_long or not expected.is_answer:  # "1, 2, 3" may be an answer
+        share = len(letters) / len(dense)
+        yield LETTER_SHARE[expected.kind].grade(share), f"letters: {share:.0%} of its characters"
     if letters:
         latin = sum(character < "\u0250" for character in letters) / len(letters)
         yield LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin"
-
-
-def _is_garbled(character: str) -> bool:
-    return character == "\ufffd" or unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs")
-
-
-def _check_form(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
-    """Check that the text is English, a list or Python, as the prompt requires."""
     if expected.kind == "code":
         yield _check_python(text, expected, finished)
         return
-    is_list = expected.kind == "list" and _has_list_items(text, expected.is_answer)
-    if expected.kind == "list" and not is_list:
-        yield "WEAK", "list: it has no further item"
-    words = text.split()
-    if len(words) < MIN_WORDS_FOR_SHARES:
+    is_list = False
+    if expected.kind == "list":  # one item more in a continuation, two of any form in an answer
+        items = len(LIST_ITEM_PATTERN.findall(text))
+        lines = [line for line in text.split("\n") if 0 < len(line.split()) < MIN_WORDS_FOR_SHARES]
+        in_any_form = max(items, len(lines), text.count(","))
+        is_list = in_any_form >= 2 if expected.is_answer else items >= 1
+        if not is_list:
+            yield "WEAK", "list: it has no further item"
+    if not is_long:
         return
     if not is_list:  # a list of nouns has no common words
         lower = _lower_words(text)
         share = sum(word in COMMON_WORDS for word in lower) / max(1, len(lower))
-        grade = COMMON_WORD_SHARE.grade(share)
-        yield grade, f"English: {share:.0%} of its words are common ones"
+        yield COMMON_WORD_SHARE.grade(share), f"English: {share:.0%} of its words are common ones"
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
     shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare)
     share = shaped / max(1, len(bare))
     yield WELL_FORMED_SHARE.grade(share), f"words: {share:.0%} are well-formed"
 
 
-def _has_list_items(text: str, is_answer: bool) -> bool:
-    """Return whether there are items: one more in a continuation, two of any form in an answer."""
-    items = len(LIST_ITEM_PATTERN.findall(text))
-    if not is_answer:
-        return items >= 1
-    lines = [line for line in text.split("\n") if 0 < len(line.split()) < MIN_WORDS_FOR_SHARES]
-    return max(items, len(lines), text.count(",")) >= 2
-
-
 def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
     """Check for a loop at the end, repeated lines and repeated runs of words."""
-    unit, times = _final_loop(text)
+    unit, times = "", 0
+    end = text.strip()[-2_000:]
+    for period in range(1, len(end) // 3 + 1):
+        pairs = zip(reversed(end), reversed(end[:-period]), strict=False)
+        length = period + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # a line of dashes is no loop
+        if length >= max(3 * period, MIN_LOOP_LENGTH) and any(map(str.isalnum, end[-period:])):
+            unit, times = end[-period:], length // period
+            break
     size = len(unit) * times
     reason = f"loop: its last {size} characters are {_shorten_quote(unit)} {times} times"
     yield LOOP_REPEATS.grade(times), reason
@@ -233,37 +207,20 @@ def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
     yield REPEATED_NGRAM_SHARE[kind].grade(share), reason
 
 
-def _final_loop(text: str) -> tuple[str, int]:
-    """Return the unit that the end of the text repeats and how often; ("", 0) if there is none."""
-    end = text.strip()[-2_000:]
-    for period in range(1, len(end) // 3 + 1):
-        pairs = zip(reversed(end), reversed(end[:-period]), strict=False)
-        length = period + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        unit = end[-period:]
-        # a line of dashes is no loop
-        if length >= max(3 * period, MIN_LOOP_LENGTH) and any(map(str.isalnum, unit)):
-            return unit, length // period
-    return "", 0
-
-
-def _check_answer(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
-    """Check that an answer is long enough, ends, and contains no part of the template."""
-    if not expected.is_answer:
-        return
-    for marker in expected.template_markers:
-        if marker in text:
-            yield "FAIL", f"template: it contains {marker!r}"
-    if not finished:
-        yield "WEAK", "end: it reached the token limit"
-    elif (count := len(text.split())) < expected.min_words:
-        grade: Grade = "FAIL" if count < expected.min_words / 4 else "WEAK"
-        expected_words = f"{expected.min_words} or more are expected"
-        yield grade, f"short: {plural(count, 'word')}, where {expected_words}"
-
-
-def _check_topic(text: str, expected: Expectation) -> Iterator[Check]:
-    words = _lower_words(text)
+def _check_content(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:
+    """Check that an answer ends, is long and contains no template, and that the topic is kept."""
+    if expected.is_answer:
+        for marker in expected.template_markers:
+            if marker in text:
+                yield "FAIL", f"template: it contains {marker!r}"
+        count, needed = len(text.split()), expected.min_words
+        if not finished:
+            yield "WEAK", "end: it reached the token limit"
+        elif count < needed:
+            reason = f"short: {plural(count, 'word')}, where {needed} or more are expected"
+            yield "FAIL" if count < needed / 4 else "WEAK", reason
     if expected.topic_stems:
+        words = _lower_words(text)
         count = sum(word.startswith(expected.topic_stems) for word in words)
         needed = 2 if len(words) > LONG_TEXT_WORDS else 1
         reason = f"topic: {count} of {plural(len(words), 'word')} on the prompt's topic"
@@ -287,16 +244,19 @@ def _check_python(text: str, expected: Expectation, finished: bool) -> Check:
         if block is None:
             return "FAIL", "Python: there is none in it"
         code = block[block.lastindex or 0]
-    lines = code.split("\n")
-    full = _parse_python(expected.code_before + code)
+    before, lines = expected.code_before, code.split("\n")
+    full = _parse_python(before + code)
     num_parsed, tree = len(lines), full
     while not isinstance(tree, ast.Module) and num_parsed:
         num_parsed -= 1
-        tree = _parse_python(expected.code_before + "\n".join(lines[:num_parsed]))
-    has_effect = isinstance(tree, ast.Module) and _has_effects(tree)
+        tree = _parse_python(before + "\n".join(lines[:num_parsed]))
+    nodes = list(ast.walk(tree)) if isinstance(tree, ast.Module) else []
+    function = next((node for node in nodes if isinstance(node, ast.FunctionDef)), None)
+    body = function.body if function else []
+    has_effect = any(isinstance(node, EFFECTFUL_NODES) for part in body for node in ast.walk(part))
     if not isinstance(full, ast.Module):
         rest = [line for line in lines[num_parsed:] if line.strip()]
-        if not finished and _is_incomplete_python(expected.code_before, lines):
+        if not finished and _is_incomplete_python(before, lines):
             # a function may consist of one `try` or one call, which parses only when complete
             has_effect = has_effect or UNTERMINATED_STRING_MESSAGE not in full
         elif rest and not (has_effect and rest[0][0] not in " \t"):  # else text after the code
@@ -326,10 +286,3 @@ def _parse_python(code: str, flags: int = 0) -> ast.Module | str:
         return str(error) or type(error).__name__
     assert isinstance(tree, ast.Module)
     return tree
-
-
-def _has_effects(tree: ast.Module) -> bool:
-    function = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
-    return function is not None and any(
-        isinstance(node, EFFECTFUL_NODES) for part in function.body for node in ast.walk(part)
-    )

@@ -20,8 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
+from gnano.evals.runner import build_task_evaluator
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
-from gnano.evals.train_eval import build_task_evaluator
 from gnano.reporting.plots import Curve, read_curves, render_png_plot, smooth_curve
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import ProgressBar

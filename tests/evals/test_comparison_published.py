@@ -5,8 +5,8 @@ from math import sqrt
 
 import pytest
 
+from gnano.evals.comparison import REFERENCE_MODELS, ReferenceModel
 from gnano.evals.eval_tasks import TASKS
-from gnano.evals.reference_scores import REFERENCE_MODELS, ReferenceModel
 
 # accuracy of guessing, and the number of items
 GUESSING = {

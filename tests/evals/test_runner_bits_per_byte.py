@@ -9,8 +9,8 @@ from transformers import AutoTokenizer, GPTNeoXForCausalLM, LlamaForCausalLM
 
 from gnano.config.inference_config import LoadConfig
 from gnano.data.packed_dataset import TokenizedCorpus
-from gnano.evals.bits_per_byte import measure_file, measure_heldout
 from gnano.evals.model_adapter import load_eval_model
+from gnano.evals.runner import measure_file, measure_heldout
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 
