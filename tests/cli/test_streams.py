@@ -29,7 +29,7 @@ DRIVER = """
 import json, os, sys
 from gnano.utils.streams import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
-import gnano.cli.args, gnano.chat.launch, gnano.evals.runner, gnano.export.formats
+import gnano.cli.args, gnano.chat.repl, gnano.evals.runner, gnano.export.formats
 import gnano.reporting.description, gnano.reporting.finetune
 from gnano.cli import main
 codes = {}
