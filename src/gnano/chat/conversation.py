@@ -24,8 +24,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
-from gnano.data.sft.conversations import Turn
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import Turn, parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.infer.engine import Engine
 from gnano.utils.atomic_io import atomic_write_text
 from gnano.utils.formatting import plural
@@ -151,7 +151,7 @@ class ConversationHistory:
         if not path.is_file():
             raise ValueError(f"There is no file {path}.")
         try:
-            found = read_conversation_files([str(path)]).records
+            found = read_record_files([str(path)], parse_conversation).records
             if len(found) > 1:
                 raise ValueError(f"it holds {len(found):,} conversations instead of one")
             stopped = _stopped_answers(path)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gnano.data.sft.conversations import Conversation, Turn, parse_conversation
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.record_loading import read_record_files
 
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
 ONE_TURN = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
@@ -141,7 +141,7 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
-    reading = read_conversation_files([str(mixed)], max_bad_share=0.6)
+    reading = read_record_files([str(mixed)], parse_conversation, max_bad_share=0.6)
     assert (
         reading.records
         == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
@@ -155,16 +155,16 @@ def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed:
 
 def test_bad_records_can_be_refused(mixed: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of 5 records(?s:.*)At most 0.59 .*data.max_bad_share"):
-        read_conversation_files([str(mixed)], max_bad_share=0.59)
+        read_record_files([str(mixed)], parse_conversation, max_bad_share=0.59)
 
 
 def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text('{"text": "a"}\n' * 9)
     with pytest.raises(ValueError, match=r"9 of 9 records cannot be used"):
-        read_conversation_files([str(tmp_path / "none.jsonl")], max_bad_share=1)
+        read_record_files([str(tmp_path / "none.jsonl")], parse_conversation, max_bad_share=1)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match="it has no records"):
-        read_conversation_files([str(tmp_path / "empty.jsonl")])
+        read_record_files([str(tmp_path / "empty.jsonl")], parse_conversation)
 
 
 def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(records, indent=1))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "a.parquet")
     found = [
-        read_conversation_files([str(tmp_path / f"a.{kind}")]).records
+        read_record_files([str(tmp_path / f"a.{kind}")], parse_conversation).records
         for kind in ("jsonl", "json", "parquet")
     ]
     assert len(found[0]) == 9 and found[0] == found[1] == found[2]
@@ -186,7 +186,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
-    reading = read_conversation_files([str(DOLLY)])
+    reading = read_record_files([str(DOLLY)], parse_conversation)
     assert (
         len(reading.records) + reading.bad_records.bad_count
         == reading.bad_records.read_count
