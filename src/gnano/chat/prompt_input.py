@@ -53,21 +53,19 @@ def make_line_reader(commands: list[str]) -> Callable[[], str]:
 
 
 def _read_plain_text() -> str:
-    lines = [_read_plain_line(PROMPT)]
-    while lines[-1].endswith("\\"):
-        lines[-1] = lines[-1][:-1]
-        lines.append(_read_plain_line(CONTINUATION))
-    return "\n".join(lines)
-
-
-def _read_plain_line(prompt: str) -> str:
-    if sys.stdout.isatty():
-        return input(prompt)
-    echo_stderr(prompt, end="")  # stdout receives only answers
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.removesuffix("\n")
+    text, prompt = "", PROMPT
+    while True:
+        if sys.stdout.isatty():
+            text += input(prompt)
+        else:
+            echo_stderr(prompt, end="")  # stdout receives only answers
+            line = sys.stdin.readline()
+            if not line:
+                raise EOFError
+            text += line.removesuffix("\n")
+        if not text.endswith("\\"):
+            return text
+        text, prompt = text[:-1] + "\n", CONTINUATION
 
 
 def _file_history() -> "History":
