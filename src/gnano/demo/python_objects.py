@@ -43,6 +43,7 @@ class PythonObject:
     node: DefinitionNode
     lines: list[str]  # of the module; the first is line 0 here and line 1 in the tree
     kind: str  # "class", "method" or "function"
+    name: str
     scope: str  # the module or class that defines it, for example textwrap.TextWrapper
     qualified_name: str  # the name with its scope
     docstring: str  # "" without one
@@ -124,8 +125,6 @@ def _decorator_names(node: DefinitionNode) -> set[str]:
 
 def find_completion(obj: PythonObject) -> tuple[str, str] | None:
     """Return lines of a function, the last of them cut, and the rest of that line."""
-    if obj.kind == "class":
-        return None
     numbers = {
         node.lineno
         for node in ast.walk(obj.node)
@@ -142,8 +141,6 @@ def find_completion(obj: PythonObject) -> tuple[str, str] | None:
 
 def find_raise(obj: PythonObject) -> tuple[str, str] | None:
     """Return lines of a function, the last of which raises an exception, and its name."""
-    if obj.kind == "class":
-        return None
     for node in ast.walk(obj.node):
         if isinstance(node, ast.Raise) and _is_one_line(obj, node):
             raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc

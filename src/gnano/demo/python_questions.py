@@ -127,7 +127,7 @@ def _ask(
     if "import" in selected and not obj.owner:
         yield pair("import", "", f"from {obj.module} import {obj.name}")
     for kind, find in ("complete", find_completion), ("raises", find_raise):
-        if kind in selected and (found := find(obj)):
+        if kind in selected and obj.kind != "class" and (found := find(obj)):
             yield pair(kind, *found)
 
 

@@ -12,11 +12,7 @@ from gnano.data.sft.record_loading import read_record_files
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
 ONE_TURN = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
 PLAIN = (Turn("user", "Where is it?"), Turn("assistant", "There."))
-BEFORE = (
-    Turn("system", "Be brief."),
-    Turn("user", "Lost it?"),
-    Turn("assistant", "Yes."),
-)
+BEFORE = (Turn("system", "Be brief."), Turn("user", "Lost it?"), Turn("assistant", "Yes."))
 MESSAGES = [
     {"role": "user", "content": "Where is it?"},
     {"role": "assistant", "content": "There."},
@@ -62,16 +58,7 @@ def test_a_repeated_system_turn_is_used_once_and_a_different_one_refused() -> No
     [
         ({"instruction": "Where is it?", "context": " A map.\n", "response": "There."}, ONE_TURN),
         ({"instruction": "Where is it?", "input": "A map.", "output": " There.\n"}, ONE_TURN),
-        ({"instruction": "Where is it?", "input": "", "output": "There."}, PLAIN),
         ({"instruction": "Where is it?", "context": None, "response": "There."}, PLAIN),
-        ({"instruction": "Where is it?", "response": "There."}, PLAIN),
-        (
-            {"messages": [
-                {"role": "user", "content": "Where is it?"},
-                {"role": "assistant", "content": "There."},
-            ]},
-            PLAIN,
-        ),
         (
             {"conversations": [
                 {"from": "system", "value": "Be brief."},
@@ -127,14 +114,8 @@ def test_a_bad_record_is_refused_with_a_reason(record: object, reason: str) -> N
 def mixed(tmp_path: Path) -> Path:
     """A file of two good records and several kinds of bad ones."""
     good = {"instruction": "a", "response": "b", "category": "open_qa"}
-    lines = [
-        json.dumps(good),
-        "{",
-        '"text"',
-        "",
-        json.dumps({**good, "response": ""}),
-        json.dumps(good),
-    ]
+    empty = {**good, "response": ""}
+    lines = [json.dumps(good), "{", '"text"', "", json.dumps(empty), json.dumps(good)]
     file = tmp_path / "mixed.jsonl"
     file.write_text("\n".join(lines) + "\n")
     return file
@@ -142,10 +123,8 @@ def mixed(tmp_path: Path) -> Path:
 
 def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
     reading = read_record_files([str(mixed)], parse_conversation, max_bad_share=0.6)
-    assert (
-        reading.records
-        == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
-    )
+    read = Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")
+    assert reading.records == [read, read]
     assert [bad.line for bad in reading.bad_records.examples] == [2, 3, 5]
     (message,) = reading.warnings
     assert message.startswith("3 of 5 records cannot be used:")
@@ -187,10 +166,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
     reading = read_record_files([str(DOLLY)], parse_conversation)
-    assert (
-        len(reading.records) + reading.bad_records.bad_count
-        == reading.bad_records.read_count
-        == 15_011
-    )
-    assert reading.bad_records.bad_count < 10, reading.warnings
+    bad = reading.bad_records
+    assert len(reading.records) + bad.bad_count == bad.read_count == 15_011
+    assert bad.bad_count < 10, reading.warnings
     assert len({conversation.category for conversation in reading.records}) == 8
