@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 
 from gnano.data.readers import read_texts
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.evals.smoke_test import PROMPTS
 from gnano.evals.text_checks import Expectation, grade_text
 from gnano.tokenizer.bpe import Tokenizer
@@ -68,7 +69,7 @@ def function_cases(path: Path, rng: random.Random) -> Iterator[Case]:
 
 def list_cases(path: Path) -> Iterator[Case]:
     """Yield the full answers to requests for a list."""
-    records = read_conversation_files([str(path)]).records
+    records = read_record_files([str(path)], parse_conversation).records
     requests = [one.turns for one in records if LIST_REQUEST_PATTERN.match(one.turns[0].content)]
     for turns in requests[:COUNT]:
         yield turns[-1].content, Expectation(kind="list", is_answer=True), True

@@ -20,7 +20,8 @@ import torch
 from gnano.config.model_config import PRESETS
 from gnano.data.packed_dataset import IGNORE_INDEX
 from gnano.data.sft.chat_template import ALPACA, encode_conversation
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.model.devices import disable_malloc_trim
 from gnano.model.transformer import GPT
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else load_gpt2_tokenizer()
-    loaded = read_conversation_files(args.files)
+    loaded = read_record_files(args.files, parse_conversation)
     print("\n".join(loaded.warnings) or "every record can be used")
     started = time.perf_counter()
     examples = [encode_conversation(c, ALPACA, tokenizer) for c in loaded.records]

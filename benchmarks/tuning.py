@@ -22,7 +22,8 @@ from gnano.config.model_config import PRESETS, LoraConfig
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.packed_dataset import Batch
 from gnano.data.sft.chat_template import ALPACA, encode_conversation
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
@@ -75,7 +76,7 @@ def main() -> None:
     settings = replace(recipe.train, device=device, precision="bf16", compile="yes")
     recipe = replace(recipe, model=shape, train=settings)
 
-    conversations = read_conversation_files(args.files).records
+    conversations = read_record_files(args.files, parse_conversation).records
     examples = [encode_conversation(one, ALPACA, tokenizer) for one in conversations]
     rows = SFTDataset([examples], [1.0], shape.block_size, seed=0)
     where = torch.cuda.get_device_name() if device == "cuda" else device

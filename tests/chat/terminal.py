@@ -21,7 +21,7 @@ ENTER, ALT_ENTER, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\x03", "\x04", "\x1b[A"
 TIMEOUT = 60.0  # seconds
 SERVER = """
 import fcntl, json, os, socket, sys, termios
-import gnano.chat.launch, gnano.cli.chat, torch._dynamo  # slow to load
+import gnano.chat.repl, gnano.cli.chat, torch._dynamo  # slow to load
 from gnano.cli import main
 
 def run(arguments, environment, hidden):

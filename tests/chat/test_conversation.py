@@ -3,8 +3,11 @@
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.chat.conftest import GREEDY, TEMPLATE, UNICODE, RecordingEngine
 
 from gnano.chat.conversation import ChatSession, ChatSettings, ConversationHistory, Exchange
@@ -48,6 +51,14 @@ def test_no_piece_of_an_answer_breaks_a_character(make_engine):
     pieces = list(session.ask("what?"))
     assert "".join(pieces) == UNICODE and len(pieces) > 6
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.text(" \n\tab🙂")))
+def test_pieces_join_to_the_text_without_white_space_around_it(session, pieces):
+    sequence = SimpleNamespace(output_ids=[], finish_reason=None)
+    session.engine.stream = lambda *_, **__: ((piece, sequence) for piece in pieces)
+    assert ask(session, "what?") == "".join(pieces).strip() == session.answer_stats[-1].answer
 
 
 def test_old_exchanges_are_dropped_and_the_system_prompt_stays(make_engine):
@@ -107,14 +118,14 @@ def test_an_empty_answer_is_not_kept_and_can_be_regenerated(session):
 
 
 def test_a_regenerated_answer_replaces_the_previous_one(make_engine):
-    settings = ChatSettings(sampling=SamplingParams(temperature=1, seed=3), tokens=12)
-    session = ChatSession(make_engine(), TEMPLATE, settings)
+    chat_settings = ChatSettings(sampling=SamplingParams(temperature=1, seed=3), tokens=12)
+    session = ChatSession(make_engine(), TEMPLATE, chat_settings)
     first = [ask(session, "one"), ask(session, "two")]
     other = "".join(session.regenerate())
     assert other != first[1]
     assert [exchange.answer for exchange in session.history.exchanges] == [first[0], other]
     assert prompts(session)[1] == prompts(session)[2]
-    same = ChatSession(make_engine(), TEMPLATE, settings)
+    same = ChatSession(make_engine(), TEMPLATE, chat_settings)
     assert [ask(same, "one"), ask(same, "two"), "".join(same.regenerate())] == [*first, other]
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.chat.conftest import messages
 
 from gnano.chat.conversation import ConversationHistory, Exchange
-from gnano.data.sft.conversations import Turn
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import Turn, parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip).filter(bool)
 EXCHANGES = st.lists(st.builds(Exchange, TEXT, TEXT, st.booleans()), min_size=1).map(tuple)
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 def test_a_saved_conversation_loads_unchanged_and_is_training_data(folder, history, name):
     path = history.save(folder / name)
     assert ConversationHistory.load(path) == history
-    (record,) = read_conversation_files([str(path)], max_bad_share=0).records
+    (record,) = read_record_files([str(path)], parse_conversation, max_bad_share=0).records
     assert record.turns == history.to_turns()
 
 

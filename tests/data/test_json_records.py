@@ -23,7 +23,8 @@ from gnano.config.data_config import SourceConfig
 from gnano.data.ngram_overlap import DecontaminationFilter
 from gnano.data.readers import detect_form, read_records, read_texts
 from gnano.data.record_errors import BadRecordCounter
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.evals.eval_tasks import load_tasks
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
@@ -116,7 +117,9 @@ def test_every_command_reads_every_form(file, tmp_path, name, capsys):
     assert Tokenizer.load(out).fingerprint == train_bpe(TEXTS, 300).fingerprint
     # sft, and with it dpo, smoke and chat's records
     questions = [{"instruction": each, "output": "yes"} for each in TEXTS]
-    conversations = read_conversation_files([str(write_form(file, name, questions))]).records
+    conversations = read_record_files(
+        [str(write_form(file, name, questions))], parse_conversation
+    ).records
     assert [one.turns[0].content for one in conversations] == TEXTS
     # decontamination and its search for items
     assert DecontaminationFilter([write_form(file, name, questions)]).is_contaminated(

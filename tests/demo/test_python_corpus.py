@@ -18,7 +18,7 @@ from gnano.data.source_files import read_task_documents
 from gnano.demo import python_corpus
 from gnano.demo.python_corpus import (
     _find_dependencies,
-    _prose_cache,
+    _shared_prose,
     identify_installation,
     iter_python_code,
     iter_python_prose,
@@ -130,7 +130,7 @@ def library(tmp_path, monkeypatch):
             path.write_bytes(source.encode("latin-1"))
         monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
         monkeypatch.setattr(metadata, "distribution", no_distribution)
-        for cached in _prose_cache, _find_dependencies:
+        for cached in _shared_prose, _find_dependencies:
             cached.cache_clear()
         found = iter_python_prose()
         return [d for d in found if not d.split_group.startswith("topic ")], list(
@@ -138,7 +138,7 @@ def library(tmp_path, monkeypatch):
         )
 
     yield write
-    for cached in _prose_cache, _find_dependencies:
+    for cached in _shared_prose, _find_dependencies:
         cached.cache_clear()
 
 

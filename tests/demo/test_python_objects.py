@@ -1,10 +1,10 @@
-"""Public objects are found with their definitions; ambiguous ones are left out."""
+"""Public objects are found with their definitions, and lines whose rest can be read above."""
 
 from collections.abc import Callable
 
 import pytest
 
-from gnano.demo.python_objects import PythonObject
+from gnano.demo.python_objects import PythonObject, find_completion, find_raise
 
 Library = Callable[[dict[str, str]], dict[str, PythonObject]]
 
@@ -83,3 +83,31 @@ def test_the_summary_is_the_first_sentence_or_empty(
 ) -> None:
     found = library({"a.py": f'def f(a):\n    """{docstring}\n    """\n'})
     assert found["a.f"].summary == sentence
+
+
+def test_a_line_is_cut_where_its_rest_occurs_before(library: Library) -> None:
+    seen = (
+        "def f(first, second):\n    '''No.'''\n    third = first\n    return call(third, first)\n"
+    )
+    new = "def f(first):\n    third = 'other'\n    return unheard_of(forth)\n"
+    found = find_completion(library({"a.py": seen})["a.f"])
+    assert found is not None
+    before, rest = found
+    assert (
+        before + rest == "def f(first, second):\n    third = first\n    return call(third, first)"
+    )
+    assert rest in {"third, first)", "(third, first)", ", first)"}
+    assert find_completion(library({"a.py": new})["a.f"]) is None
+
+
+def test_the_raised_exception_is_in_the_last_line(library: Library) -> None:
+    text = "def f(a):\n    if a:\n        raise {}\n"
+    for raised, name in [
+        ("ValueError('no')", "ValueError"),
+        ("KeyError", "KeyError"),
+        ("error", None),
+        ("a.Error()", None),
+        ("Error(\n            a\n        )", None),
+    ]:
+        found = find_raise(library({"a.py": text.format(raised)})["a.f"])
+        assert found == (name and (text.format(raised).rstrip(), name))

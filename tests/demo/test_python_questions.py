@@ -32,7 +32,7 @@ print(json.dumps([sorted(set(sys.modules) - before), "torch" in sys.modules]))
 
 
 @pytest.fixture(scope="module")
-def all_pairs() -> list[Conversation]:
+def all_pairs() -> tuple[Conversation, ...]:
     return build_python_questions()
 
 
@@ -49,7 +49,7 @@ def answer(pair: Conversation) -> str:
 
 
 def test_two_processes_build_the_same_questions_without_imports(
-    all_pairs: list[Conversation],
+    all_pairs: tuple[Conversation, ...],
 ) -> None:
     env = os.environ | {"PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
     other = subprocess.run(
@@ -64,7 +64,7 @@ def test_two_processes_build_the_same_questions_without_imports(
 
 
 def test_there_are_thousands_of_questions_of_all_kinds(
-    all_pairs: list[Conversation],
+    all_pairs: tuple[Conversation, ...],
 ) -> None:
     assert 4_000 <= len(all_pairs) <= 12_000
     for part in all_pairs, all_pairs[: len(all_pairs) // 4]:  # any part of them has all kinds
@@ -73,7 +73,7 @@ def test_there_are_thousands_of_questions_of_all_kinds(
         assert min(counts.values()) > len(part) / 50
 
 
-def test_questions_are_unique_and_complete(all_pairs: list[Conversation]) -> None:
+def test_questions_are_unique_and_complete(all_pairs: tuple[Conversation, ...]) -> None:
     assert len({question_text(pair) for pair in all_pairs}) == len(all_pairs)
     for pair in all_pairs:
         question, given = pair.turns
@@ -83,7 +83,7 @@ def test_questions_are_unique_and_complete(all_pairs: list[Conversation]) -> Non
             assert text == text.strip()
 
 
-def test_questions_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) -> None:
+def test_questions_fit_a_context_of_256_tokens(all_pairs: tuple[Conversation, ...]) -> None:
     texts = [
         document.text
         for read in (iter_python_code, iter_python_prose)
@@ -103,7 +103,7 @@ def test_questions_fit_a_context_of_256_tokens(all_pairs: list[Conversation]) ->
     assert median(len(tokenizer.encode(text)) for text in texts) < 60
 
 
-def test_most_answers_consist_of_words_of_the_question(all_pairs: list[Conversation]) -> None:
+def test_most_answers_consist_of_words_of_the_question(all_pairs: tuple[Conversation, ...]) -> None:
     def words(text: str) -> set[str]:
         return set(re.findall(r"\w+", text))
 
@@ -113,7 +113,7 @@ def test_most_answers_consist_of_words_of_the_question(all_pairs: list[Conversat
 
 @pytest.mark.parametrize("share", [0.05, 0.3])
 def test_no_object_is_both_learned_and_held_out(
-    all_pairs: list[Conversation], share: float
+    all_pairs: tuple[Conversation, ...], share: float
 ) -> None:
     heldout = [pair for pair in all_pairs if text_position(pair.split_key) < share * 2**64]
     learned = [pair for pair in all_pairs if text_position(pair.split_key) >= share * 2**64]
@@ -123,9 +123,3 @@ def test_no_object_is_both_learned_and_held_out(
     # the same code in two classes would be known by heart
     code = {context(pair) for pair in learned if pair.category == "complete"}
     assert code.isdisjoint(context(p) for p in heldout if p.category == "complete")
-
-
-def test_each_caller_gets_its_own_list() -> None:
-    one = build_python_questions()
-    one.clear()
-    assert build_python_questions()

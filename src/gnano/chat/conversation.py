@@ -24,8 +24,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
-from gnano.data.sft.conversations import Turn
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import Turn, parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.infer.engine import Engine
 from gnano.utils.files import atomic_write_text, dump_json, read_text
 from gnano.utils.formatting import plural
@@ -55,12 +55,25 @@ class ChatSettings:
         Raises ValueError for an unknown name or a value that does not fit.
         """
         name = name.replace("-", "_")
-        if name not in self.as_dict():
-            names = ", ".join(self.as_dict())
-            raise ValueError(f"There is no setting {name!r}; the settings are {names}.")
+        kinds = get_type_hints(SamplingParams) | {"tokens": int}
+        if name not in kinds:
+            raise ValueError(f"There is no setting {name!r}; the settings are {', '.join(kinds)}.")
+        is_optional = get_origin(kinds[name]) is UnionType  # int | None
+        kind = get_args(kinds[name])[0] if is_optional else kinds[name]
+        is_none = value.lower() == "none"
+        expected = "a whole number" if kind is int else "a number"
+        parsed: Any = None
+        try:
+            if get_origin(kind) is tuple:
+                expected = "pairs of a token and a number, such as 13:-5,42:1.5"
+                pairs = [] if is_none else [pair.split(":") for pair in value.split(",")]
+                parsed = tuple((int(token), float(number)) for token, number in pairs)
+            elif not (is_optional and is_none):
+                parsed = kind(value)
+        except ValueError:
+            raise ValueError(f"{name} is {value!r}; it must be {expected}.") from None
         if name == "tokens":
-            return replace(self, tokens=_parse_value(name, value, int))
-        parsed = _parse_value(name, value, get_type_hints(SamplingParams)[name])
+            return replace(self, tokens=parsed)
         return replace(self, sampling=replace(self.sampling, **{name: parsed}))
 
     def format_value(self, name: str) -> str:
@@ -69,23 +82,6 @@ class ChatSettings:
         if isinstance(value, tuple):
             return ",".join(f"{token}:{bias:g}" for token, bias in value) or "none"
         return "none" if value is None else str(value)
-
-
-def _parse_value(name: str, text: str, field_type: Any) -> Any:
-    is_none = text.lower() == "none"
-    try:
-        if get_origin(field_type) is tuple:
-            expected = "pairs of a token and a number, such as 13:-5,42:1.5"
-            pairs = [] if is_none else [pair.split(":") for pair in text.split(",")]
-            return tuple((int(token), float(number)) for token, number in pairs)
-        if get_origin(field_type) is UnionType:  # int | None
-            if is_none:
-                return None
-            field_type = get_args(field_type)[0]
-        expected = "a whole number" if field_type is int else "a number"
-        return field_type(text)
-    except ValueError:
-        raise ValueError(f"{name} is {text!r}; it must be {expected}.") from None
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ class ConversationHistory:
         if not path.is_file():
             raise ValueError(f"There is no file {path}.")
         try:
-            found = read_conversation_files([str(path)]).records
+            found = read_record_files([str(path)], parse_conversation).records
             if len(found) > 1:
                 raise ValueError(f"it holds {len(found):,} conversations instead of one")
             stopped = _stopped_answers(path)
@@ -224,35 +220,17 @@ class ChatSession:
         """Set the system prompt; "" for none."""
         self.history = replace(self.history, system_prompt=_clean(system_prompt))
 
-    def ask(self, text: str) -> Generator[str]:
+    def ask(self, text: str, num_retries: int = 0) -> Generator[str]:
         """Return the answer as a stream, one piece per token; a piece may be empty.
 
         The exchange enters the history when the generator ends, as stopped if it was closed
-        before. Raises ValueError, before the first piece, for a question that does not fit in the
-        context; the session stays usable.
+        before; a retry replaces the last one. Raises ValueError, before the first piece, for a
+        question that does not fit in the context; the session stays usable.
         """
         question = _clean(text)
         if not question:
             raise ValueError("The question is empty; type one.")
-        return self._start_answer(question, len(self.history.exchanges), 0)
-
-    def regenerate(self) -> Generator[str]:
-        """Return another answer to the last question, which replaces the previous one."""
-        if not self.last_question:
-            raise ValueError("There is no question to answer again; ask one first.")
-        num_retries = self.num_retries + 1
-        return self._start_answer(self.last_question, self.num_before_question, num_retries)
-
-    def _start_answer(self, question: str, num_before: int, num_retries: int) -> Generator[str]:
-        dropped = self.num_dropped
-        prompt_ids = self._fit_prompt(question, num_before)
-        self.last_question, self.num_before_question = question, num_before
-        self.num_retries = num_retries
-        self.answer_stats.append(AnswerStats(len(prompt_ids), self.num_dropped - dropped))
-        return self._generate(prompt_ids, self.answer_stats[-1])
-
-    def _fit_prompt(self, question: str, num_before: int) -> list[int]:
-        """Return the prompt's ids with the newest exchanges that fit; update `num_dropped`."""
+        num_before = self.num_before_question if num_retries else len(self.history.exchanges)
 
         def encode(first: int) -> list[int]:
             history = replace(self.history, exchanges=self.history.exchanges[first:num_before])
@@ -270,45 +248,48 @@ class ChatSession:
         budget = max(self.context_length - self.settings.tokens, self.context_length // 2)
         # a dropped exchange never returns: what the model sees would otherwise alternate
         firsts = range(self.num_dropped, num_before)
-        self.num_dropped += bisect_left(firsts, True, key=lambda n: len(encode(n)) <= budget)
-        return encode(self.num_dropped)
+        dropped_now = bisect_left(firsts, True, key=lambda n: len(encode(n)) <= budget)
+        self.num_dropped += dropped_now
+        self.last_question, self.num_before_question = question, num_before
+        self.num_retries = num_retries
+        prompt_ids = encode(self.num_dropped)
+        self.answer_stats.append(AnswerStats(len(prompt_ids), dropped_now))
+        return self._generate(prompt_ids, self.answer_stats[-1])
+
+    def regenerate(self) -> Generator[str]:
+        """Return another answer to the last question, which replaces the previous one."""
+        if not self.last_question:
+            raise ValueError("There is no question to answer again; ask one first.")
+        return self.ask(self.last_question, self.num_retries + 1)
 
     def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:
+        start = perf_counter()
         sampling = self.settings.sampling
         if sampling.seed is not None:  # a retry differs, and a seed still determines the session
             sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
-        strip = StreamingStrip()
+        space = ""  # white space at the end, which is part of the answer only if more follows
         try:
             for text, sequence in self.engine.stream(
                 prompt_ids, self.settings.tokens, sampling, self.stop_strings, batch=self.batch
             ):
-                stats.record_tokens(len(sequence.output_ids))
+                if len(sequence.output_ids) > stats.tokens:
+                    seconds = perf_counter() - start
+                    stats.first_token_seconds = stats.first_token_seconds or seconds
+                    stats.tokens = len(sequence.output_ids)
+                    stats.decode_seconds = seconds - stats.first_token_seconds
                 if sequence.finish_reason:
                     stats.finish_note = FINISH_NOTES[sequence.finish_reason]
-                yield strip.push(text)
+                text = space + text if stats.answer else text.lstrip()
+                piece = text.rstrip()
+                space = text[len(piece) :]
+                stats.answer += piece
+                yield piece
         finally:
-            stats.answer = strip.text
             if stats.answer:  # an empty answer leaves an earlier one in place
                 stopped = stats.finish_note == "stopped"
                 exchange = Exchange(self.last_question, stats.answer, stopped)
                 exchanges = (*self.history.exchanges[: self.num_before_question], exchange)
                 self.history = replace(self.history, exchanges=exchanges)
-
-
-class StreamingStrip:
-    """Removes the white space around a text that arrives in pieces."""
-
-    def __init__(self) -> None:
-        self.text = ""  # the stripped text so far
-        self.pending_whitespace = ""  # part of the text only if more follows
-
-    def push(self, text: str) -> str:
-        """Return the piece that is now final."""
-        pending = self.pending_whitespace + text if self.text else text.lstrip()
-        piece = pending.rstrip()
-        self.pending_whitespace = pending[len(piece) :]
-        self.text += piece
-        return piece
 
 
 @dataclass
@@ -320,18 +301,8 @@ class AnswerStats:
     answer: str = ""
     tokens: int = 0  # of the answer
     finish_note: str = "stopped"  # until it ends otherwise; "" if the model ended it
-    start_time: float = field(default_factory=perf_counter)
     first_token_seconds: float = 0.0
     decode_seconds: float = 0.0  # from the first token to the last
-
-    def record_tokens(self, count: int) -> None:
-        """Record that the answer now has this many tokens."""
-        if count > self.tokens:
-            now = perf_counter() - self.start_time
-            if self.tokens == 0:
-                self.first_token_seconds = now
-            self.tokens = count
-            self.decode_seconds = now - self.first_token_seconds
 
     def __str__(self) -> str:
         parts = [plural(self.tokens, "token")]

@@ -16,7 +16,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gnano.chat.repl import COMMANDS
 from gnano.utils.platform_support import is_installed
 from gnano.utils.terminal import echo_stderr, supports_escapes
 
@@ -28,8 +27,12 @@ if TYPE_CHECKING:
 PROMPT, CONTINUATION = "> ", "… "
 
 
-def make_line_reader() -> Callable[[], str]:
-    """Return the function that reads the next text; `run_chat_loop` states what it raises."""
+def make_line_reader(commands: list[str]) -> Callable[[], str]:
+    """Return the function that reads the next text.
+
+    It raises EOFError at the end of the input, and KeyboardInterrupt with the text typed so far,
+    where that is known.
+    """
     if supports_escapes(sys.stdout) and is_installed("prompt_toolkit"):
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
@@ -40,7 +43,7 @@ def make_line_reader() -> Callable[[], str]:
             prompt_continuation=CONTINUATION,
             key_bindings=_key_bindings(),
             history=_file_history(),
-            completer=WordCompleter([f"/{name}" for name in COMMANDS], sentence=True),
+            completer=WordCompleter(commands, sentence=True),
             complete_while_typing=False,
         )
         return session.prompt
@@ -50,21 +53,19 @@ def make_line_reader() -> Callable[[], str]:
 
 
 def _read_plain_text() -> str:
-    lines = [_read_plain_line(PROMPT)]
-    while lines[-1].endswith("\\"):
-        lines[-1] = lines[-1][:-1]
-        lines.append(_read_plain_line(CONTINUATION))
-    return "\n".join(lines)
-
-
-def _read_plain_line(prompt: str) -> str:
-    if sys.stdout.isatty():
-        return input(prompt)
-    echo_stderr(prompt, end="")  # stdout receives only answers
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.removesuffix("\n")
+    text, prompt = "", PROMPT
+    while True:
+        if sys.stdout.isatty():
+            text += input(prompt)
+        else:
+            echo_stderr(prompt, end="")  # stdout receives only answers
+            line = sys.stdin.readline()
+            if not line:
+                raise EOFError
+            text += line.removesuffix("\n")
+        if not text.endswith("\\"):
+            return text
+        text, prompt = text[:-1] + "\n", CONTINUATION
 
 
 def _file_history() -> "History":

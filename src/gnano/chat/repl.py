@@ -1,4 +1,4 @@
-"""The chat loop: reads lines, runs slash commands, prints answers and notes.
+"""The start of a chat, its loop over lines, its slash commands and its output.
 
 Ctrl-C interrupts an answer, then the line being typed, then, pressed twice, the program.
 Answers go to stdout. At a terminal, notes are printed between them, dim if `rich` is installed;
@@ -7,13 +7,21 @@ otherwise they go to stderr, so that a pipe receives only the answers.
 
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 
-from gnano.chat.conversation import ChatSession, ConversationHistory
+from gnano.chat.conversation import ChatSession, ChatSettings, ConversationHistory
+from gnano.chat.prompt_input import make_line_reader
+from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.config.inference_config import LoadConfig
+from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
+from gnano.infer.engine import Engine
+from gnano.model.flops import num_parameters
+from gnano.utils.files import open_stdin
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import is_installed
 from gnano.utils.terminal import echo, echo_stderr, replace_controls, supports_color
@@ -33,6 +41,35 @@ MORE_HELP = (
     "Start a question with // to send text that begins with /. Alt-Enter, or \\ at the end of a "
     "line, starts another line. Ctrl-C stops an answer."
 )
+INSTALL_HINT = (
+    "For multi-line editing, a history of your questions, and dim notes: "
+    "pip install 'auto-g-nano[chat]'."
+)
+NOT_TUNED_NOTE = (
+    "This checkpoint was not tuned to answer questions; using the Alpaca format (--format)."
+)
+UNKNOWN_TEMPLATE_NOTE = (
+    "This checkpoint's chat template is not supported; using the Alpaca format (--format names "
+    "another)."
+)
+
+
+def open_session(
+    checkpoint: Path,
+    template_name: str | None,
+    settings: ChatSettings,
+    system_prompt: str,
+    loading: LoadConfig,
+) -> tuple[ChatSession, str]:
+    """Return the session and a note about its chat template; "" for none."""
+    template = load_template(template_name) if template_name else None
+    folder = find_checkpoint(checkpoint)
+    template = template or read_template(folder)
+    engine = Engine.load(folder, **asdict(loading))
+    note = ""
+    if template is None:
+        note = UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
+    return ChatSession(engine, template or ALPACA, settings, system_prompt), note
 
 
 class ChatOutput:
@@ -49,19 +86,48 @@ class ChatOutput:
             self.print_note = lambda text: console.print(replace_controls(text, sys.stdout))
 
 
-def run_chat_loop(session: ChatSession, read_line: Callable[[], str], output: ChatOutput) -> None:
-    """Respond to lines until the user leaves.
+def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: str) -> int:
+    """Answer one prompt, all lines of a pipe, or a user at a terminal; return the exit code.
 
-    `read_line` raises EOFError at the end of the input, and KeyboardInterrupt with the text
-    typed so far, where that is known.
+    The code is 2 if a line of a pipe failed, with the reason on stderr.
     """
+    stdin = open_stdin()
+    interactive = prompt is None and stdin.isatty()
+    output = ChatOutput(interactive)
+    if note:
+        output.print_note(note)
+    if interactive:
+        size = num_parameters(session.engine.model.config)
+        output.print_note(
+            f"{model_name} · {size:,} parameters · context {session.context_length:,} · /help"
+        )
+        if not (is_installed("prompt_toolkit") and is_installed("rich")):
+            output.print_note(INSTALL_HINT)
+        _chat_at_terminal(session, output)
+        return 0
+    if prompt is not None:
+        print_answer(session.ask(prompt), session, output)
+        return 0
+    code = 0
+    for number, line in enumerate(stdin, 1):
+        try:
+            respond_to_line(line, session, output)
+        except EOFError:
+            break
+        except ValueError as error:
+            echo_stderr(f"gnano: line {number:,}: {error}")
+            code = 2
+    return code
+
+
+def _chat_at_terminal(session: ChatSession, output: ChatOutput) -> None:
+    read_line = make_line_reader([f"/{name}" for name in COMMANDS])
     num_interrupts = 0  # Ctrl-C presses in a row on an empty line
     while True:
         try:
-            line = read_line().strip()
+            line = read_line()
             num_interrupts = 0
-            if line:
-                respond_to_line(line, session, output)
+            respond_to_line(line, session, output)
         except KeyboardInterrupt as interrupt:
             has_text = bool(interrupt.args and interrupt.args[0])
             num_interrupts = 0 if has_text else num_interrupts + 1
@@ -75,39 +141,18 @@ def run_chat_loop(session: ChatSession, read_line: Callable[[], str], output: Ch
             output.print_note(str(error))
 
 
-def answer_piped_lines(lines: Iterable[str], session: ChatSession, output: ChatOutput) -> int:
-    """Answer each line; return 2 if any failed, with the reason on stderr, else 0."""
-    code = 0
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                respond_to_line(line.strip(), session, output)
-        except EOFError:
-            break
-        except ValueError as error:
-            echo_stderr(f"gnano: line {number:,}: {error}")
-            code = 2
-    return code
-
-
 def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None:
-    """Answer a question or run a command; raises the errors of `run_line`."""
-    result = run_line(line, session)
-    if isinstance(result, str):
-        output.print_note(result)
-    else:
-        print_answer(result, session, output)
-
-
-def run_line(line: str, session: ChatSession) -> Generator[str] | str:
-    """Start the answer to a question, or run a slash command and return its message.
+    """Answer a question, or run a slash command and print its message.
 
     Raises ValueError for a mistake in the line, and EOFError for `/quit`.
     """
+    line = line.strip()
+    if not line:
+        return
     if line.startswith("//") or not line.startswith("/"):
-        return session.ask(line.removeprefix("/"))
+        print_answer(session.ask(line.removeprefix("/")), session, output)
+        return
     name, argument = (*line[1:].split(maxsplit=1), "", "")[:2]
-    argument = argument.strip()
     if name not in COMMANDS:
         nearest = get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
         raise ValueError(
@@ -119,26 +164,27 @@ def run_line(line: str, session: ChatSession) -> Generator[str] | str:
     match name:
         case "help":
             usages = [(f"/{name} {what}".strip(), text) for name, (what, text) in COMMANDS.items()]
-            return "\n".join([*(f"{usage:<16} {text}" for usage, text in usages), MORE_HELP])
+            lines = [f"{usage:<16} {text}" for usage, text in usages]
+            output.print_note("\n".join([*lines, MORE_HELP]))
         case "reset":
             session.reset()
-            return "New conversation."
+            output.print_note("New conversation.")
         case "system":
             session.set_system_prompt(argument)
-            if not argument:
-                return "No system prompt."
-            return "The system prompt applies from the next answer on."
+            applied = "The system prompt applies from the next answer on."
+            output.print_note(applied if argument else "No system prompt.")
         case "set":
-            return _change_setting(argument, session)
+            output.print_note(_change_setting(argument, session))
         case "regen":
-            return session.regenerate()
+            print_answer(session.regenerate(), session, output)
         case "save":
-            return f"Saved as {session.history.save(Path(argument))}."
+            output.print_note(f"Saved as {session.history.save(Path(argument))}.")
         case "load":
             session.resume(ConversationHistory.load(Path(argument)))
-            return f"Loaded {plural(len(session.history.exchanges), 'question')} with answers."
+            count = plural(len(session.history.exchanges), "question")
+            output.print_note(f"Loaded {count} with answers.")
         case "stats":
-            return _format_stats(session)
+            output.print_note(_format_stats(session))
         case _:
             raise EOFError
 
@@ -179,11 +225,13 @@ def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutpu
             f"Dropped the oldest {plural(stats.exchanges_dropped, 'question')} with answers: the "
             f"context holds {session.context_length:,} tokens."
         )
-    interrupts = _catch_interrupts() if output.is_interactive else nullcontext(lambda: False)
-    with interrupts as is_interrupted, closing(answer):
+    interrupts: AbstractContextManager[list[int]] = nullcontext([])
+    if output.is_interactive:
+        interrupts = _catch_interrupts()
+    with interrupts as presses, closing(answer):
         for piece in answer:
             echo(piece, end="")
-            if is_interrupted():
+            if presses:
                 break
     echo("")
     if output.notes_on_stdout:
@@ -193,22 +241,21 @@ def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutpu
 
 
 @contextmanager
-def _catch_interrupts() -> Iterator[Callable[[], bool]]:
+def _catch_interrupts() -> Iterator[list[int]]:
     """Record Ctrl-C instead of raising, so that a token is computed to its end.
 
     A second press ends the block immediately, since reading a long prompt cannot be divided.
     """
-    pressed = False
+    presses: list[int] = []
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+        if presses:
             raise KeyboardInterrupt
-        pressed = True
+        presses.append(number)
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield lambda: pressed
+        yield presses
     except KeyboardInterrupt:
         pass
     finally:

@@ -28,7 +28,7 @@ def chat(
         tokens: Maximum tokens per answer.
     """
     from gnano.chat.conversation import ChatSettings
-    from gnano.chat.launch import open_session, run_chat
+    from gnano.chat.repl import open_session, run_chat
 
     settings = ChatSettings(sampling=sampling, tokens=tokens)
     session, note = open_session(checkpoint, format, settings, system, load_config)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from gnano.config.inference_config import SamplingParams
 from gnano.config.recipe import Recipe, load_recipe
-from gnano.data.manifest import Manifest
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.evals.sft_compare import AnswerComparison
@@ -46,9 +45,15 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
     """
     if questions < 0:
         raise ValueError(f"questions is {questions}; use 0 (none) or more.")
-    sft_recipe = _sft_recipe(recipe, run, questions) if questions else None
-    echo("1. Text from this machine, as tokens")
-    _print_corpus(_prepare_corpus(recipe), recipe)
+    # checked before the training starts; tuned on the same device and in the same precision
+    sft_recipe = load_recipe("demo-sft")
+    data = sft_recipe.tuning_data
+    sources = {name: replace(s, max_records=questions) for name, s in data.sources.items()}
+    shared = {name: getattr(recipe.train, name) for name in ("device", "precision", "compile")}
+    sft_train = replace(sft_recipe.train, init_from=str(run), **shared)
+    sft_recipe = replace(sft_recipe, data=replace(data, sources=sources), train=sft_train)
+
+    _prepare_corpus(recipe)
     echo(
         f"\n2. A Llama of {num_parameters(recipe.model):,} parameters, "
         f"{recipe.train.steps:,} steps of {recipe.train.tokens_per_step:,} tokens, "
@@ -63,47 +68,32 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
         return result
     with best_effort("summary of the training"):
         _print_result(recipe, result)
-    return _run_sft(sft_recipe, run) if sft_recipe else result
-
-
-def compute_xz_bits_per_byte(corpus: TokenizedCorpus) -> tuple[int, float]:
-    """Return the held-out text's size in bytes, and the bits per byte that `xz -9` needs for it."""
-    import lzma  # optional in a Python build; the rest of the demo does not need it
-
-    text = b"".join(corpus.heldout_text(number) for number in range(len(corpus.source_names)))
-    return len(text), 8 * len(lzma.compress(text, preset=9)) / len(text)
-
-
-def _sft_recipe(recipe: Recipe, base: Path, questions: int) -> Recipe:
-    """Return the recipe of the tuning, on the same device and in the same precision."""
-    sft_recipe = load_recipe("demo-sft")
-    data = sft_recipe.tuning_data
-    sources = {name: replace(s, max_records=questions) for name, s in data.sources.items()}
-    shared = {name: getattr(recipe.train, name) for name in ("device", "precision", "compile")}
-    return replace(
-        sft_recipe,
-        data=replace(data, sources=sources),
-        train=replace(sft_recipe.train, init_from=str(base), **shared),
+    if not questions:
+        return result
+    echo("\n5. Tuning on questions about Python's standard library")
+    out = run.with_name(f"{run.name}-sft")
+    result, comparison = finetune(
+        sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS
     )
+    if comparison:
+        _print_answers(comparison)
+    return result
 
 
-def _prepare_corpus(recipe: Recipe) -> Manifest:
-    line = StatusLine()
+def _prepare_corpus(recipe: Recipe) -> None:
+    echo("1. Text from this machine, as tokens")
+    data, line = recipe.pretraining_data, StatusLine()
     line.update("   reading it, and training a tokenizer on it …", important=True)
     try:
-        return prepare(recipe.pretraining_data, lambda status: line.update(str(status)))
+        manifest = prepare(data, lambda status: line.update(str(status)))
     finally:
         line.close()
-
-
-def _print_corpus(manifest: Manifest, recipe: Recipe) -> None:
-    total_weight = sum(recipe.pretraining_data.weights.values())
+    total_weight = sum(data.weights.values())
     echo(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
     for name, source in manifest.sources.items():
-        share = recipe.pretraining_data.sources[name].weight / total_weight
         echo(
             f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
-            f"{source.heldout_tokens:>9,}   {share:.0%}"
+            f"{source.heldout_tokens:>9,}   {data.sources[name].weight / total_weight:.0%}"
         )
     tokens = sum(source.tokens for source in manifest.sources.values())
     size = sum(source.bytes for source in manifest.sources.values())
@@ -112,6 +102,14 @@ def _print_corpus(manifest: Manifest, recipe: Recipe) -> None:
         f"   {manifest.tokenizer['name']} tokenizer, {size / tokens:.2f} bytes per token; "
         f"{epochs:.2f} epochs of training"
     )
+
+
+def compute_xz_bits_per_byte(corpus: TokenizedCorpus) -> tuple[int, float]:
+    """Return the held-out text's size in bytes, and the bits per byte that `xz -9` needs for it."""
+    import lzma  # optional in a Python build; the rest of the demo does not need it
+
+    text = b"".join(corpus.heldout_text(number) for number in range(len(corpus.source_names)))
+    return len(text), 8 * len(lzma.compress(text, preset=9)) / len(text)
 
 
 def _print_result(recipe: Recipe, result: RunResult) -> None:
@@ -161,17 +159,6 @@ def _print_samples(run: Path) -> list[tuple[str, str, str]]:
     return samples
 
 
-def _run_sft(sft_recipe: Recipe, base: Path) -> RunResult:
-    echo("\n5. Tuning on questions about Python's standard library")
-    out = base.with_name(f"{base.name}-sft")
-    result, comparison = finetune(
-        sft_recipe, out, answers=NUM_EVAL_QUESTIONS, max_tokens=MAX_ANSWER_TOKENS
-    )
-    if comparison:
-        _print_answers(comparison)
-    return result
-
-
 def _print_answers(comparison: AnswerComparison) -> None:
     """Print three answers before and after tuning: the first of each category, good or bad."""
     first = {triple[0].category: triple for triple in reversed(comparison.answer_pairs())}
@@ -181,9 +168,6 @@ def _print_answers(comparison: AnswerComparison) -> None:
         echo(f"\n── {category}, held out " + "─" * (48 - len(category)))
         *_, question, answer = conversation.turns
         echo(f"{question.content}\n{question.context}".strip())
-        for label, text in (
-            ("before", before.text),
-            ("after", after.text),
-            ("right", answer.content),
-        ):
-            echo(f"  {label + ':':<7} {' '.join(text.split())[:150] or '(nothing)'}")
+        texts = {"before:": before.text, "after:": after.text, "right:": answer.content}
+        for label, text in texts.items():
+            echo(f"  {label:<7} {' '.join(text.split())[:150] or '(nothing)'}")

@@ -19,6 +19,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from functools import cache
 from importlib import metadata
 from itertools import tee
@@ -37,37 +38,70 @@ EXCLUDED_FOLDERS |= {"__pycache__", "_distutils", "_vendor"}
 EXCLUDED_PACKAGES = {"encodings", "pydoc_data", "unidata", "lib-dynload"}
 
 
+DocumentedNode = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
 def iter_python_prose() -> Iterator[Document]:
     """Yield the prose: language reference, READMEs, then docstrings. Files are read only once."""
-    cached = _prose_cache()
-    cached[0], documents = tee(cached[0])
-    return documents
+    return copy(_shared_prose())  # it starts where the original is, which nobody advances
 
 
 @cache
-def _prose_cache() -> list[Iterator[Document]]:
-    documents = (Document(text, group) for text, group in _iter_prose())
-    return [(document for document in documents if len(document.text) >= MIN_CHARS)]
+def _shared_prose() -> Iterator[Document]:
+    (documents,) = tee((d for d in _iter_prose() if len(d.text) >= MIN_CHARS), 1)
+    return documents
 
 
-def _iter_prose() -> Iterator[tuple[str, str]]:
+def _iter_prose() -> Iterator[Document]:
     from pydoc_data.topics import topics
 
     for name in sorted(topics):
-        yield _keep_prose_paragraphs(topics[name]), f"topic {name}"
+        yield Document(_keep_prose_paragraphs(topics[name]), f"topic {name}")
     for distribution in _find_dependencies():
         readme = str(distribution.metadata.json.get("description") or "")
-        yield _keep_prose_paragraphs(readme), f"readme {distribution.metadata['Name']}"
+        name = f"readme {distribution.metadata['Name']}"
+        yield Document(_keep_prose_paragraphs(readme), name)
     seen: set[str] = set()
-    for name, path in _sort_by_name_hash(find_library_files() | _find_dependency_files()):
-        yield _extract_docstrings(name, path, seen), name
+    for name, path in sorted(_find_all_files().items(), key=_name_hash):
+        source = read_source(path)
+        tree = parse_source(source) if '"""' in source else None  # parsing is slow
+        parts = []
+        for qualified, node in _iter_documented(tree, module_name(name)) if tree else ():
+            text = _keep_prose_paragraphs(ast.get_docstring(node) or "")
+            if text and text not in seen:
+                seen.add(text)
+                parts.append(f"{qualified}\n\n{text}")
+        yield Document("\n\n".join(parts), name)
+
+
+def _iter_documented(node: DocumentedNode, name: str) -> Iterator[tuple[str, DocumentedNode]]:
+    yield name, node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _iter_documented(child, f"{name}.{child.name}")
+
+
+def _keep_prose_paragraphs(text: str) -> str:
+    """Return the paragraphs of a text that are made of sentences."""
+    kept = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        paragraph = paragraph.strip("\n")
+        plain = sum(c.isalpha() or c in " .,\n" for c in paragraph)
+        if len(paragraph) >= MIN_CHARS and plain >= MIN_LETTERS * len(paragraph):
+            kept.append(paragraph + "\n")
+    return "\n".join(kept)
 
 
 def iter_python_code() -> Iterator[Document]:
     """Yield the standard library's source, one document per file."""
-    for name, path in _sort_by_name_hash(find_library_files()):
+    for name, path in sorted(find_library_files().items(), key=_name_hash):
         if len(source := read_source(path)) >= MIN_CHARS:
             yield Document(source, name)
+
+
+def _name_hash(file: tuple[str, Path]) -> bytes:
+    """Return a sort key of no meaning, so that a budget takes its share of every package."""
+    return hashlib.sha256(file[0].encode()).digest()
 
 
 def identify_installation() -> str:
@@ -77,10 +111,10 @@ def identify_installation() -> str:
     """
     from pydoc_data.topics import topics
 
-    files = find_library_files() | _find_dependency_files()
     content = [
         platform.python_version(),
-        sorted((name, _file_size(path)) for name, path in files.items()),
+        # a file may be listed by a package, but missing
+        sorted((n, p.stat().st_size if p.is_file() else 0) for n, p in _find_all_files().items()),
         [(each.metadata["Name"], each.version) for each in _find_dependencies()],
         sorted(topics.items()),
     ]
@@ -99,9 +133,9 @@ def find_library_files() -> dict[str, Path]:
     return found
 
 
-def _find_dependency_files() -> dict[str, Path]:
-    """Return the Python files of all dependencies, by their name inside the installation."""
-    return {
+def _find_all_files() -> dict[str, Path]:
+    """Return the library's files and all dependencies', by their name inside the installation."""
+    return find_library_files() | {
         str(file): Path(str(file.locate()))
         for distribution in _find_dependencies()
         for file in distribution.files or ()
@@ -130,18 +164,6 @@ def _find_dependencies() -> tuple[metadata.Distribution, ...]:
     return tuple(found[name] for name in sorted(found) if name != PACKAGE)
 
 
-def _sort_by_name_hash(files: dict[str, Path]) -> list[tuple[str, Path]]:
-    """Sort by a hash of the names, so that a budget takes its share of every package."""
-    return sorted(files.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest())
-
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # listed by a package, but missing
-        return 0
-
-
 def read_source(path: Path) -> str:
     """Return the text of a Python file; "" if it is not UTF-8."""
     try:
@@ -163,44 +185,6 @@ def parse_source(source: str) -> ast.Module | None:
 def module_name(name: str) -> str:
     """Return the module that the file of this relative name holds."""
     return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def _extract_docstrings(name: str, path: Path, seen: set[str]) -> str:
-    """Return all docstrings of a module under the names they document, except those in `seen`."""
-    source = read_source(path)
-    if '"""' not in source:  # parsing is slow
-        return ""
-    tree = parse_source(source)
-    if tree is None:
-        return ""
-    parts = []
-    for qualified, node in _iter_documented(tree, module_name(name)):
-        text = _keep_prose_paragraphs(ast.get_docstring(node) or "")
-        if text and text not in seen:
-            seen.add(text)
-            parts.append(f"{qualified}\n\n{text}")
-    return "\n\n".join(parts)
-
-
-def _keep_prose_paragraphs(text: str) -> str:
-    """Return the paragraphs of a text that are made of sentences."""
-    kept = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        paragraph = paragraph.strip("\n")
-        plain = sum(c.isalpha() or c in " .,\n" for c in paragraph)
-        if len(paragraph) >= MIN_CHARS and plain >= MIN_LETTERS * len(paragraph):
-            kept.append(paragraph + "\n")
-    return "\n".join(kept)
-
-
-DocumentedNode = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def _iter_documented(node: DocumentedNode, name: str) -> Iterator[tuple[str, DocumentedNode]]:
-    yield name, node
-    for child in node.body:
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _iter_documented(child, f"{name}.{child.name}")
 
 
 PROSE = SourceGenerator(iter_python_prose, identify_installation)

@@ -2,15 +2,23 @@
 
 They are parsed, not imported. An object that is defined twice, or that a decorator turns into
 something else, is left out, so that its definition is what a caller finds.
+
+`find_completion` finds a line that can be completed from the lines before: it is cut between two
+adjacent tokens, and only where all names, strings and numbers after the cut also occur before it.
 """
 
 import ast
+import io
+import keyword
 import re
+import textwrap
+import tokenize
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from copy import copy
+from itertools import pairwise
 
+from gnano.data.manifest import text_position
 from gnano.demo.python_corpus import find_library_files, module_name, parse_source, read_source
 
 # programs, which are not imported, and a module that setuptools replaces
@@ -18,11 +26,15 @@ EXCLUDED_MODULES = {"idlelib", "lib2to3", "turtledemo", "distutils"}
 # they leave a function's arguments as they are written
 TRANSPARENT_DECORATORS = {"classmethod", "staticmethod", "abstractmethod", "abc.abstractmethod"}
 SENTENCE_LENGTHS = range(12, 161)  # characters of a docstring's first sentence
+CONTEXT_LINES = 6  # lines shown before the one in question
+LINE_LENGTHS = range(16, 80)  # characters of a line that is worth completing
+MIN_COMPLETION_CHARS = 4  # characters after the cut
+CONTENT_TOKENS = {tokenize.NAME, tokenize.STRING, tokenize.NUMBER}
 
 DefinitionNode = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+SimpleStatement = ast.Assign | ast.AugAssign | ast.Return | ast.Expr | ast.Raise | ast.Delete
 
 
-@dataclass(frozen=True, eq=False)  # equal by identity: syntax trees have no equality
 class PythonObject:
     """A function, method or class of a module."""
 
@@ -30,95 +42,51 @@ class PythonObject:
     owner: str  # a method's class; "" for what the module itself defines
     node: DefinitionNode
     lines: list[str]  # of the module; the first is line 0 here and line 1 in the tree
+    kind: str  # "class", "method" or "function"
+    name: str
+    scope: str  # the module or class that defines it, for example textwrap.TextWrapper
+    qualified_name: str  # the name with its scope
+    docstring: str  # "" without one
+    summary: str  # the docstring's first sentence; "" if it does not begin with one
+    definition: str  # the line that opens its definition, for example `def dedent(text):`
+    # a function's arguments for a caller in order, such as **kwargs, each with its default's source
+    parameters: dict[str, str | None]
+    call: str  # with all arguments; "" where this would not show the complete signature
 
-    @property
-    def name(self) -> str:
-        """The name alone."""
-        return self.node.name
-
-    @property
-    def scope(self) -> str:
-        """The module or class that defines it, for example textwrap.TextWrapper."""
-        return f"{self.module}.{self.owner}" if self.owner else self.module
-
-    @property
-    def qualified_name(self) -> str:
-        """The name with its module and class."""
-        return f"{self.scope}.{self.name}"
-
-    @property
-    def kind(self) -> str:
-        """The word "class", "method" or "function"."""
-        if isinstance(self.node, ast.ClassDef):
-            return "class"
-        return "method" if self.owner else "function"
-
-    @cached_property
-    def docstring(self) -> str:
-        """The complete docstring; "" without one."""
-        return ast.get_docstring(self.node) or ""
-
-    @cached_property
-    def summary(self) -> str:
-        """The docstring's first sentence; "" if it does not begin with one."""
-        text = " ".join(re.split(r"\n\s*\n", self.docstring, maxsplit=1)[0].split())
-        first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]
+    def __init__(self, module: str, owner: str, node: DefinitionNode, lines: list[str]) -> None:
+        self.module, self.owner, self.node, self.lines = module, owner, node, lines
+        self.kind = "method" if owner else "function"
+        self.name = node.name
+        self.scope = f"{module}.{owner}" if owner else module
+        self.qualified_name = f"{self.scope}.{self.name}"
+        self.docstring = ast.get_docstring(node) or ""
+        paragraph = " ".join(re.split(r"\n\s*\n", self.docstring, maxsplit=1)[0].split())
+        first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
         plain = re.fullmatch(r"[A-Z][\w'-]*,? [^<>=]*[\w.!?)'\"`]", first)
-        return first if plain and len(first) in SENTENCE_LENGTHS else ""
-
-    @cached_property
-    def definition(self) -> str:
-        """The line that opens its definition, for example `def dedent(text):`."""
-        if isinstance(self.node, ast.ClassDef):
-            inside = [ast.unparse(each) for each in [*self.node.bases, *self.node.keywords]]
-            return f"class {self.name}({', '.join(inside)}):" if inside else f"class {self.name}:"
-        word = "async def" if isinstance(self.node, ast.AsyncFunctionDef) else "def"
-        result = f" -> {ast.unparse(self.node.returns)}" if self.node.returns else ""
-        return f"{word} {self.name}({ast.unparse(self.node.args)}){result}:"
-
-    @cached_property
-    def parameters(self) -> dict[str, str | None]:
-        """The names of a caller's arguments in order, each with its default's source or None."""
-        if isinstance(self.node, ast.ClassDef):
-            return {}
-        given = self.node.args
-        plain = given.posonlyargs + given.args
-        defaults = [None] * (len(plain) - len(given.defaults)) + given.defaults
-        pairs: list[tuple[ast.arg, ast.expr | None]] = list(zip(plain, defaults, strict=True))
-        if self.owner and "staticmethod" not in decorator_names(self.node):
+        self.summary = first if plain and len(first) in SENTENCE_LENGTHS else ""
+        bare = copy(node)
+        bare.body, bare.decorator_list = [], []
+        self.definition = ast.unparse(bare)
+        self.parameters, self.call = {}, ""
+        if isinstance(node, ast.ClassDef):
+            self.kind = "class"
+            return
+        given = node.args
+        plain_args = given.posonlyargs + given.args
+        defaults = [None] * (len(plain_args) - len(given.defaults)) + given.defaults
+        names = [argument.arg for argument in plain_args]
+        pairs: list[tuple[str, ast.expr | None]] = list(zip(names, defaults, strict=True))
+        if owner and "staticmethod" not in _decorator_names(node):
             pairs = pairs[1:]  # self
-        pairs += [(given.vararg, None)] if given.vararg else []
-        pairs += list(zip(given.kwonlyargs, given.kw_defaults, strict=True))
-        pairs += [(given.kwarg, None)] if given.kwarg else []
-        return {name.arg: ast.unparse(value) if value else None for name, value in pairs}
-
-    @cached_property
-    def call(self) -> str:
-        """A call with all arguments; "" where this would not show the complete signature."""
-        if isinstance(self.node, ast.ClassDef):
-            return ""
-        given = self.node.args
-        is_annotated = self.node.returns or ":" in self.definition[:-1]
-        if given.posonlyargs or given.kwonlyargs or is_annotated:
-            return ""
-        starred = (given.vararg, "*"), (given.kwarg, "**")
-        stars = {argument.arg: star for argument, star in starred if argument}
-        words = (
-            f"{stars.get(name, '')}{name}" if value is None else f"{name}={value}"
-            for name, value in self.parameters.items()
-        )
-        return f"{self.name}({', '.join(words)})"
-
-    @cached_property
-    def code_lines(self) -> list[tuple[int, str]]:
-        """Its numbered lines without those of the docstring; numbers count from 1."""
-        first, last = self.node.lineno, self.node.end_lineno or 0
-        hidden = range(0)
-        if ast.get_docstring(self.node) is not None:
-            text = self.node.body[0]
-            hidden = range(text.lineno, (text.end_lineno or 0) + 1)
-        numbers = (number for number in range(first, last + 1) if number not in hidden)
-        return [(number, self.lines[number - 1]) for number in numbers]
+        pairs += [(f"*{given.vararg.arg}", None)] if given.vararg else []
+        names = [argument.arg for argument in given.kwonlyargs]
+        pairs += list(zip(names, given.kw_defaults, strict=True))
+        pairs += [(f"**{given.kwarg.arg}", None)] if given.kwarg else []
+        self.parameters = {name: ast.unparse(value) if value else None for name, value in pairs}
+        is_annotated = node.returns or ":" in self.definition[:-1]
+        if not (given.posonlyargs or given.kwonlyargs or is_annotated):
+            words = [f"{k}={v}" if v is not None else k for k, v in self.parameters.items()]
+            self.call = f"{self.name}({', '.join(words)})"
 
 
 def iter_python_objects() -> Iterator[PythonObject]:
@@ -129,21 +97,14 @@ def iter_python_objects() -> Iterator[PythonObject]:
         if parts[0] in EXCLUDED_MODULES or any(p[:1] == "_" or not p.isidentifier() for p in parts):
             continue
         source = read_source(path)
-        tree = parse_source(source)
-        if tree is not None:
-            # not splitlines(): to the parser a form feed does not end a line
-            lines = source.split("\n")
-            for owner, node in _iter_definitions(tree):
-                yield PythonObject(module, owner, node, lines)
-
-
-def _iter_definitions(tree: ast.Module) -> Iterator[tuple[str, DefinitionNode]]:
-    for node in _iter_unique_definitions(tree):
-        yield "", node
-        if isinstance(node, ast.ClassDef):
-            for inner in _iter_unique_definitions(node):
-                if not isinstance(inner, ast.ClassDef):
-                    yield node.name, inner
+        # not splitlines(): to the parser a form feed does not end a line
+        lines = source.split("\n")
+        for node in _iter_unique_definitions(parse_source(source) or ast.Module([], [])):
+            yield PythonObject(module, "", node, lines)
+            if isinstance(node, ast.ClassDef):
+                for inner in _iter_unique_definitions(node):
+                    if not isinstance(inner, ast.ClassDef):
+                        yield PythonObject(module, node.name, inner, lines)
 
 
 def _iter_unique_definitions(parent: ast.Module | ast.ClassDef) -> Iterator[DefinitionNode]:
@@ -153,11 +114,87 @@ def _iter_unique_definitions(parent: ast.Module | ast.ClassDef) -> Iterator[Defi
         if isinstance(each, ast.Delete):  # a helper that does not exist after the import
             times.update(target.id for target in each.targets if isinstance(target, ast.Name))
     for node in found:
-        plain = isinstance(node, ast.ClassDef) or decorator_names(node) <= TRANSPARENT_DECORATORS
+        plain = isinstance(node, ast.ClassDef) or _decorator_names(node) <= TRANSPARENT_DECORATORS
         if times[node.name] == 1 and plain and not node.name.startswith("_"):
             yield node
 
 
-def decorator_names(node: DefinitionNode) -> set[str]:
-    """Return the source of the definition's decorators."""
+def _decorator_names(node: DefinitionNode) -> set[str]:
     return {ast.unparse(each) for each in node.decorator_list}
+
+
+def find_completion(obj: PythonObject) -> tuple[str, str] | None:
+    """Return lines of a function, the last of them cut, and the rest of that line."""
+    numbers = {
+        node.lineno
+        for node in ast.walk(obj.node)
+        if isinstance(node, SimpleStatement) and _is_one_line(obj, node)
+    }
+    for number in sorted(numbers, key=lambda n: text_position(f"{obj.qualified_name} line {n}")):
+        before, _, line = _code_context(obj, number).rpartition("\n")
+        cuts = _find_cuts(before, line)
+        if before and cuts:
+            cut = cuts[text_position(f"{obj.qualified_name} cut") % len(cuts)]
+            return f"{before}\n{line[:cut]}", line[cut:]
+    return None
+
+
+def find_raise(obj: PythonObject) -> tuple[str, str] | None:
+    """Return lines of a function, the last of which raises an exception, and its name."""
+    for node in ast.walk(obj.node):
+        if isinstance(node, ast.Raise) and _is_one_line(obj, node):
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            # a lower-case name may hold any exception
+            if isinstance(raised, ast.Name) and raised.id[:1].isupper():
+                return _code_context(obj, node.lineno), raised.id
+    return None
+
+
+def _is_one_line(obj: PythonObject, node: ast.stmt) -> bool:
+    """Return whether the statement is all of one ASCII line, and not a docstring."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return False
+    line = obj.lines[node.lineno - 1]
+    is_all = line[node.col_offset : node.end_col_offset] == line.strip()
+    return node.end_lineno == node.lineno and line.isascii() and is_all
+
+
+def _code_context(obj: PythonObject, number: int) -> str:
+    """Return the line and those before it, from the first that has the smallest indent."""
+    hidden = range(0)
+    if ast.get_docstring(obj.node) is not None:
+        text = obj.node.body[0]
+        hidden = range(text.lineno, (text.end_lineno or 0) + 1)
+    numbers = [n for n in range(obj.node.lineno, number + 1) if n not in hidden]
+    lines = [obj.lines[n - 1].expandtabs() for n in numbers[-CONTEXT_LINES - 1 :]]
+    least = min(_indent(line) for line in lines if line.strip())
+    while not lines[0].strip() or _indent(lines[0]) > least:
+        lines.pop(0)
+    return textwrap.dedent("\n".join(lines))
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _find_cuts(before: str, line: str) -> list[int]:
+    """Return where the line may be cut: the rest has a name, and no word that is new."""
+    indent = _indent(line)
+    if len(line) - indent not in LINE_LENGTHS:
+        return []
+    tokens = list(tokenize.generate_tokens(io.StringIO(line[indent:]).readline))
+    cuts = []
+    for number, (left, right) in enumerate(pairwise(tokens), 1):
+        cut = indent + right.start[1]
+        if left.end == right.start and len(line) - cut >= MIN_COMPLETION_CHARS:
+            seen = f"{before}\n{line[:cut]}"
+            words = [token.string for token in tokens[number:] if token.type in CONTENT_TOKENS]
+            words = [word for word in words if not keyword.iskeyword(word)]
+            if any(map(str.isidentifier, words)) and all(_has_word(seen, w) for w in words):
+                cuts.append(cut)
+    return cuts
+
+
+def _has_word(text: str, word: str) -> bool:
+    """Return whether the text has this word, not only as a part of another one."""
+    return word in text and bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text))

@@ -4,20 +4,21 @@ A quarter of the demo's corpus is generated here, from the scripts and tables in
 a download. The facts are true, the arithmetic is computed, and a model of a few million parameters
 can learn this language. After TinyStories: Eldan & Li 2023, arXiv:2305.07759.
 
-    (seed, k) ──rng──▶ story | page | sums ──▶ passage
+    (seed, k) ──rng──▶ story | lesson | worked problems ──▶ passage
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from fractions import Fraction
 from itertools import count
+from math import gcd
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from gnano.data.generators import SourceGenerator
 from gnano.data.readers import Document
-from gnano.demo.story_cast import CORPUS, LISTS, draw_pupils, draw_scene
+from gnano.demo.stories import CORPUS, LISTS, PRONOUNS, draw_child, write_story
 from gnano.demo.text_grammar import (
     capitalize,
     join_words,
@@ -25,21 +26,21 @@ from gnano.demo.text_grammar import (
     render_script,
     with_article,
 )
-from gnano.demo.word_problems import write_sums
 
 CODE_FOLDER = Path(__file__).parent
-CODE = ("story_cast", "synthetic_text", "text_grammar", "word_problems")
+CODE = ("stories", "synthetic_text", "text_grammar")
 MIN_CHARS, MAX_CHARS = 400, 1_500  # of a passage
 TABLES, TEXTS = CORPUS["tables"], CORPUS["texts"]
-PLOTS = [CORPUS["plots"][name] for name in LISTS["plots"]]
+PROBLEMS = TEXTS["problem"]
+# problems about a word of the list of this name
+PROBLEM_LISTS = {"collection": "thing", "sharing": "thing", "part": "thing"}
+PROBLEM_LISTS |= {"mean": "what", "fractions": "food", "ground": "ground"}
 NUMBERS = LISTS["numbers"]
 GROUPS = {row["group"]: row["general"] for row in TABLES["groups"]}
 for animal in TABLES["animals"]:
     animal |= {"number": NUMBERS[int(animal["legs"])], "general": GROUPS[animal["group"]]}
-
-# nobody swims in the frost or rides a sled in the heat
-_WINTER = re.compile(r"\b(?:sled|snow|snowy|icy)\b")
-_SUMMER = re.compile(r"\b(?:swam|pond|beach|boat|boats|stream|berries|melon|net|rain barrel|bog)\b")
+for row in [*TABLES["goods"], *TABLES["movers"]]:
+    row |= {"low": int(row["low"]), "high": int(row["high"])}  # cents, or km/h
 
 
 def write_passage(seed: int, index: int) -> str:
@@ -52,11 +53,6 @@ def write_passage(seed: int, index: int) -> str:
             return text
 
 
-def iter_passages(seed: int) -> Iterator[str]:
-    """Yield passages without end, no two alike."""
-    return (write_passage(seed, index) for index in count())
-
-
 def hash_generator() -> str:
     """Hash the code and the corpus that determine all passages."""
     digest = hashlib.blake2b(digest_size=16)
@@ -66,36 +62,29 @@ def hash_generator() -> str:
     return digest.hexdigest()
 
 
-PASSAGES = SourceGenerator(lambda: map(Document, iter_passages(seed=0)), hash_generator)
+PASSAGES = SourceGenerator(
+    lambda: (Document(write_passage(0, index)) for index in count()), hash_generator
+)
 
 
-def _write_story(rng: Random) -> str:
-    """Write a story of a plot, about a row of its table; most have a title."""
-    plot = rng.choice(PLOTS)
-    row = rng.choice(plot["rows"])
-    about = " ".join(row.values())
-    season = "winter" if _WINTER.search(about) else "summer" if _SUMMER.search(about) else "any"
-    animals = plot.get("cast") == "animals" or rng.random() < 0.3
-    words = draw_scene(rng, animals, plot.get("season", season))
-    # a row's cells speak of the cast: "helped {friend.him} up"
-    words |= {column: render_phrase(rng, cell, words) for column, cell in row.items()}
-    text = render_script(rng, plot["text"], words)
-    if rng.random() < 0.7:
-        return f"{capitalize(render_phrase(rng, plot['title'], words))}\n\n{text}"
-    return text
+def _draw_pupils(rng: Random) -> dict[str, Any]:
+    """Draw two pupils, `name` and `other`; the pronouns are those of the first."""
+    name, is_girl = draw_child(rng)
+    other, _ = draw_child(rng, name)
+    return {"name": name, "other": other} | PRONOUNS[is_girl]
 
 
 def _draw_school(rng: Random) -> dict[str, Any]:
     """Draw two pupils, their teacher, a place and a day."""
-    words = draw_pupils(rng)
+    words = _draw_pupils(rng)
     words |= {"place": rng.choice(LISTS["places"]), "weekday": rng.choice(LISTS["weekdays"])}
     title = rng.choice(["Miss", "Doctor", "Professor"])
     return words | {"teacher": f"{title} {rng.choice(LISTS['surnames'])}"}
 
 
-def _write_page(rng: Random, text: dict[str, Any], words: dict[str, Any], *more_facts: str) -> str:
+def _write_facts(rng: Random, text: dict[str, Any], words: dict[str, Any], *more: str) -> str:
     """Write a heading, an opening, the facts in any order in two paragraphs, and a reminder."""
-    facts = [*text["facts"], *more_facts]
+    facts = [*text["facts"], *more]
     rng.shuffle(facts)
     half = len(facts) // 2
     # line by line: one script for each order of the facts would be compiled in vain
@@ -114,7 +103,7 @@ def _merge_rows(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
 
 def _write_animal(rng: Random) -> str:
     row = rng.choice(TABLES["animals"])
-    return _write_page(rng, TEXTS["animal"], _draw_school(rng) | row)
+    return _write_facts(rng, TEXTS["animal"], _draw_school(rng) | row)
 
 
 def _write_animal_comparison(rng: Random) -> str:
@@ -124,7 +113,7 @@ def _write_animal_comparison(rng: Random) -> str:
     text = TEXTS["compare_animals"]
     group = text["same_group" if a["group"] == b["group"] else "other_group"]
     legs = text["same_legs" if a["legs"] == b["legs"] else "other_legs"]
-    return _write_page(rng, text, words, group, legs)
+    return _write_facts(rng, text, words, group, legs)
 
 
 def _write_planet_comparison(rng: Random) -> str:
@@ -133,7 +122,7 @@ def _write_planet_comparison(rng: Random) -> str:
     between = int(far["place"]) - int(near["place"]) - 1
     words = _draw_school(rng) | _merge_rows(a, b) | {"near": near["planet"], "far": far["planet"]}
     words["between"] = f"{NUMBERS[between]} other {'planet lies' if between < 2 else 'planets lie'}"
-    return _write_page(rng, TEXTS["compare_planets"], words)
+    return _write_facts(rng, TEXTS["compare_planets"], words)
 
 
 def _write_experiment(rng: Random) -> str:
@@ -141,7 +130,7 @@ def _write_experiment(rng: Random) -> str:
     rows = rng.sample(TABLES["samples"], rng.randint(4, 6))
     test = rng.choice(TABLES["tests"])
     words, text = _draw_school(rng) | test, TEXTS["experiment"]
-    words["things"] = join_words(with_article(row["thing"]) for row in rows)
+    words["things"] = join_words([with_article(row["thing"]) for row in rows])
     words["results"] = " ".join(
         render_script(rng, text["result"], words | row | {"result": test[row[test["test"]]]})
         for row in rows
@@ -250,9 +239,108 @@ def _write_how_to(rng: Random) -> str:
     return "\n\n".join([heading, opening, body, render_script(rng, text["ending"], words)])
 
 
+def _write_problems(rng: Random) -> str:
+    """Write a page of one to three word problems of different kinds, with worked solutions."""
+    words = {"page": rng.randint(1, 200), "grade": rng.randint(3, 6)}
+    heading = render_phrase(rng, "<sum_title>", words)
+    problems = []
+    for kind in rng.sample(list(PROBLEMS), rng.choice([1, 2, 2, 3])):
+        words = _draw_problem(rng, kind) | _draw_pupils(rng)
+        if name := PROBLEM_LISTS.get(kind):
+            words[name] = rng.choice(LISTS[name])
+        text = PROBLEMS[kind]
+        text = text if isinstance(text, str) else rng.choice(text)
+        problems.append(render_script(rng, text, words))
+    if len(problems) > 1:
+        label = rng.choice(["Problem", "Example", "Question"])
+        problems = [f"{label} {n}\n\n{text}" for n, text in enumerate(problems, start=1)]
+    return "\n\n".join([heading, *problems])
+
+
+def _draw_problem(rng: Random, kind: str) -> dict[str, Any]:
+    """Draw the numbers of a word problem, in whole cents where they are money.
+
+    The corpus writes the equations and computes their results; what else its text names is here.
+    """
+    words: dict[str, Any] = {}
+    match kind:
+        case "shop":
+            first, second = rng.sample(TABLES["goods"], 2)
+            one, two = (rng.randrange(row["low"], row["high"], 5) for row in (first, second))
+            paid = next(note for note in (200, 500, 1_000, 2_000) if note > one + two)
+            words |= {"one": one, "two": two, "total": one + two, "change": paid - one - two}
+            words |= {"first": first["one"], "second": second["one"], "paid": paid}
+        case "many_of_one":
+            goods = rng.choice(TABLES["goods"])
+            price, number = rng.randrange(goods["low"], goods["high"], 5), rng.randint(3, 9)
+            words |= goods | {"count": number, "price": price, "total": number * price}
+        case "collection":
+            a, b, c = (rng.randint(11, 480) for _ in range(3))
+            lost = rng.randint(3, a + b - 5)
+            words |= {"a": a, "b": b, "c": c, "sum": a + b, "lost": lost, "left": a + b - lost}
+            words |= {"total": a + b + c, "a_ones": a % 10, "b_ones": b % 10}
+            words |= {"a_tens": a - a % 10, "b_tens": b - b % 10}
+        case "sharing":
+            heads, each = rng.randint(3, 9), rng.randint(4, 40)
+            rest, shared = rng.randrange(heads), heads * each
+            left_over = f"and {rest} {'is' if rest == 1 else 'are'} left over"
+            words |= {"heads": heads, "each": each, "shared": shared, "total": shared + rest}
+            words |= {"end": left_over if rest else "and none is left"}
+        case "mean":
+            number, mean = rng.choice([3, 4, 5]), rng.randint(30, 95)
+            total = mean * number
+            values = [mean + rng.randint(-7, 7) for _ in range(number - 1)]
+            values.append(total - sum(values))
+            words |= {"count": number, "mean": mean, "low": min(values), "high": max(values)}
+            words |= {"total": total, "sum": f"{' + '.join(map(str, values))} = {total}"}
+            words |= {"values": ", ".join(map(str, values))}
+        case "percent":
+            rate = rng.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75])
+            whole, goods = rng.randint(1, 60) * 20, rng.choice(LISTS["goods"])
+            part = whole * rate // 100
+            words |= {"rate": rate, "whole": whole, "part": part, "left": whole - part}
+            words |= {"share": Fraction(whole, 100), "goods": goods}
+        case "savings":
+            weekly, weeks, start = rng.randint(2, 15), rng.randint(3, 20), rng.randint(1, 40)
+            words |= {"weekly": weekly, "weeks": weeks, "start": start, "gap": weekly * weeks}
+            words |= {"goal": start + weekly * weeks, "wish": rng.choice(LISTS["wish"])}
+        case "journey":
+            mover = rng.choice(TABLES["movers"])
+            speed, hours = rng.randint(mover["low"], mover["high"]), rng.randint(2, 9)
+            words |= mover | {"speed": speed, "hours": hours, "way": speed * hours}
+        case "part":
+            under = rng.choice([2, 3, 4, 5, 6, 8, 10])
+            over = rng.choice([n for n in range(1, under) if gcd(n, under) == 1])
+            one = rng.randint(2, 60)
+            words |= {"under": under, "over": over, "one": one, "some": one * over}
+            words |= {"total": one * under}
+        case "fractions":
+            under = rng.choice([5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 20])
+            a = rng.randint(1, under - 2)
+            b = rng.randint(1, under - 1 - a)
+            over, answer = a + b, Fraction(a + b, under)
+            short = f"No number but 1 divides both {over} and {under}, so it stays."
+            if (divisor := gcd(over, under)) > 1:
+                short = f"Divide both by {divisor}, and it is shorter: {over}/{under} = {answer}."
+            words |= {"under": under, "over": over, "a": a, "b": b}
+            words |= {"answer": str(answer), "short": short}
+        case "ground":
+            long, wide = rng.randint(4, 60), rng.randint(2, 30)
+            words |= {"long": long, "wide": wide, "half": long + wide, "area": long * wide}
+            words |= {"fence": 2 * (long + wide)}
+        case "warmth":
+            morning, rise, fall = rng.randint(-9, 8), rng.randint(3, 17), rng.randint(2, 15)
+            words |= {"morning": morning, "rise": rise, "fall": fall, "noon": morning + rise}
+            words |= {"night": morning + rise - fall, "town": rng.choice(LISTS["town"])}
+        case _:  # "pattern"
+            start, step = rng.randint(1, 60), rng.randint(2, 25)
+            words |= {f"s{n}": start + step * (n - 1) for n in range(1, 7)} | {"step": step}
+    return words
+
+
 # the more a form has to say, the larger its weight
 FORMS: list[tuple[Callable[[Random], str], int]] = [
-    *((_write_story, 50), (write_sums, 17), (_write_why, 5), (_write_quiz, 5)),
+    *((write_story, 50), (_write_problems, 17), (_write_why, 5), (_write_quiz, 5)),
     *((_write_subjects, 5), (_write_animal_comparison, 4), (_write_how_to, 3)),
     *((_write_vocabulary, 3), (_write_animal, 2), (_write_experiment, 2)),
     *((_write_odd_one_out, 2), (_write_countries, 1), (_write_planet_comparison, 1)),

@@ -39,17 +39,12 @@ SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\
 TIKTOKEN_MAX_CHARS = 500_000
 
 
-def _byte_to_unicode() -> dict[str, int]:
-    """Return the byte of each of the 256 characters that spell GPT-2's vocabulary, in its order.
-
-    A printable byte has its own character; the others have those from U+0100 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
-
-
-UNICODE_TO_BYTE = _byte_to_unicode()
+# the 256 characters that spell GPT-2's vocabulary, in its order, each with its byte: a printable
+# byte has its own character, the others have those from U+0100 on
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+UNICODE_TO_BYTE = {chr(byte): byte for byte in _PRINTABLE}
+UNICODE_TO_BYTE |= {chr(256 + number): byte for number, byte in enumerate(_OTHERS)}
 
 
 class Tokenizer:
@@ -66,9 +61,26 @@ class Tokenizer:
     merges: list[tuple[str, str]]  # earlier ones are applied first
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        _check_vocab(vocab, merges)
+        words = vocab.keys() - {END_OF_TEXT}
+        if END_OF_TEXT not in vocab:
+            raise ValueError(f"its vocabulary has no {END_OF_TEXT}")
+        if missing := UNICODE_TO_BYTE.keys() - words:
+            raise ValueError(f"its vocabulary misses {len(missing)} of the 256 bytes")
+        if set(vocab.values()) != set(range(len(vocab))):
+            raise ValueError(f"its ids are not 0 to {len(vocab) - 1}, each once")
+        if "" in words or not UNICODE_TO_BYTE.keys() >= set("".join(words)):
+            raise ValueError("some of its tokens are not spelled in GPT-2's characters for bytes")
+        for left, right in merges:
+            if not {left, right, left + right} <= words:
+                raise ValueError(f"its merge of {left!r} and {right!r} is not in its vocabulary")
         self.vocab, self.merges = vocab, list(merges)
-        self._backend = _build_backend(vocab, self.merges)
+        self._backend = Backend(models.BPE(vocab, self.merges))
+        self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._backend.decoder = decoders.ByteLevel()
+        end = AddedToken(END_OF_TEXT, special=True, normalized=False)
+        self._backend.add_special_tokens([end])
+        # encode special tokens like any other text: a typed <|endoftext|> is not the control token
+        self._backend.encode_special_tokens = True
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
         definition = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
@@ -88,7 +100,7 @@ class Tokenizer:
     def encode_array(self, text: str) -> NDArray[np.uint32]:
         """Return the ids as an array; tiktoken makes no Python object for each id."""
         text = replace_surrogates(text)
-        if self._tiktoken is not None and len(text) < TIKTOKEN_MAX_CHARS:
+        if self.name == "gpt2" and len(text) < TIKTOKEN_MAX_CHARS:
             return self._tiktoken.encode_to_numpy(text, disallowed_special=())
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
 
@@ -98,11 +110,19 @@ class Tokenizer:
         End-of-text is left out, or written as `<|endoftext|>` with `show_end_of_text`.
         """
         end = END_OF_TEXT.encode() if show_end_of_text else b""
-        return self._decode_bytes(ids, end).decode("utf-8", errors="replace")
+        return self.decode_bytes(ids, end).decode("utf-8", errors="replace")
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the exact bytes of these ids, for streaming. End-of-text is `b""`."""
-        return self._decode_bytes(ids, b"")
+    def decode_bytes(self, ids: Iterable[int], end_of_text: bytes = b"") -> bytes:
+        """Return the exact bytes of these ids, for streaming."""
+        ids = list(ids)
+        # negative ids such as -1 and -100 would index from the vocabulary's end
+        if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise ValueError(
+                f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
+                f"{self.vocab_size - 1}. Decode only ids of the same tokenizer."
+            )
+        return b"".join(end_of_text if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
 
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
@@ -141,23 +161,47 @@ class Tokenizer:
         Raises FileNotFoundError without a `tokenizer.json`, ValueError if it is of another kind or
         contradicts a model's files in the same folder.
         """
-        file = folder / "tokenizer.json"
-        if not file.is_file():
+        path = folder / "tokenizer.json"
+        if not path.is_file():
             raise FileNotFoundError(
-                f"{file} does not exist. Give a folder with a tokenizer, such as a checkpoint."
+                f"{path} does not exist. Give a folder with a tokenizer, such as a checkpoint."
             )
         try:
-            state = json.loads(file.read_bytes())
+            state = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file} is not valid JSON ({error}). Copy it here again.") from None
+            raise ValueError(f"{path} is not valid JSON ({error}). Copy it here again.") from None
         try:
             tokenizer = cls(*_parse_tokenizer_json(state))
         except ValueError as error:
             raise ValueError(
-                f"{file} is not a byte-level BPE of GPT-2's kind ({error}). "
+                f"{path} is not a byte-level BPE of GPT-2's kind ({error}). "
                 f"Use GPT-2's tokenizer or one made by train_bpe()."
             ) from None
-        _check_consistency(folder, tokenizer)
+        # a model's files have the vocabulary's size, and the ids and names of its control tokens
+        ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
+        names = {"that of tokenizer.json": END_OF_TEXT}
+        for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+            try:
+                content = json.loads((folder / file).read_bytes())
+            except (OSError, ValueError, RecursionError):  # the model's loader reports it
+                continue
+            if not isinstance(content, dict):
+                continue
+            for key in ("eos_token", "bos_token"):
+                stated_id, name = content.get(f"{key}_id"), content.get(key)
+                if isinstance(stated_id, list) and len(stated_id) == 1:
+                    stated_id = stated_id[0]
+                require_agreement(
+                    f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id}
+                )
+                name = name.get("content") if isinstance(name, dict) else name
+                require_agreement(f"In {folder} the {key}", {**names, f"that of {file}": name})
+            rows = content.get("vocab_size")
+            if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
+                raise ValueError(
+                    f"The tokenizer of {folder} has {tokenizer.vocab_size:,} tokens, more than the "
+                    f"model's {rows:,}."
+                )
         return tokenizer
 
     @cached_property
@@ -167,10 +211,8 @@ class Tokenizer:
         return [b"" if t == END_OF_TEXT else bytes(UNICODE_TO_BYTE[c] for c in t) for t in by_id]
 
     @cached_property
-    def _tiktoken(self) -> "tiktoken.Encoding | None":
+    def _tiktoken(self) -> "tiktoken.Encoding":
         """An encoder for GPT-2 only: it has ranks instead of merges, which differ in other BPEs."""
-        if self.name != "gpt2":
-            return None
         import tiktoken
 
         ranks = {piece: id for id, piece in enumerate(self._id_bytes) if piece}
@@ -179,46 +221,6 @@ class Tokenizer:
         return tiktoken.Encoding(
             "gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
         )
-
-    def _decode_bytes(self, ids: Iterable[int], end_bytes: bytes) -> bytes:
-        ids = list(ids)
-        # negative ids such as -1 and -100 would index from the vocabulary's end
-        if ids and not (min(ids) >= 0 and max(ids) < self.vocab_size):
-            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
-            raise ValueError(
-                f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
-                f"{self.vocab_size - 1}. Decode only ids of the same tokenizer."
-            )
-        return b"".join(end_bytes if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
-
-
-def _check_consistency(folder: Path, tokenizer: Tokenizer) -> None:
-    """Raise ValueError if a model's files contradict `tokenizer.json`.
-
-    They have the size of the vocabulary, and the ids and names of the first and last tokens.
-    """
-    ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
-    names = {"that of tokenizer.json": END_OF_TEXT}
-    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        try:
-            content = json.loads((folder / file).read_bytes())
-        except (OSError, ValueError, RecursionError):  # the model's loader reports it
-            continue
-        if not isinstance(content, dict):
-            continue
-        for key in ("eos_token", "bos_token"):
-            stated_id, name = content.get(f"{key}_id"), content.get(key)
-            if isinstance(stated_id, list) and len(stated_id) == 1:
-                stated_id = stated_id[0]
-            require_agreement(f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id})
-            name = name.get("content") if isinstance(name, dict) else name
-            require_agreement(f"In {folder} the {key}", {**names, f"that of {file}": name})
-        rows = content.get("vocab_size")
-        if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
-            raise ValueError(
-                f"The tokenizer of {folder} has {tokenizer.vocab_size:,} tokens, more than the "
-                f"model's {rows:,}."
-            )
 
 
 def replace_surrogates(text: str) -> str:
@@ -231,32 +233,6 @@ def replace_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def _build_backend(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Backend:
-    backend = Backend(models.BPE(vocab, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    # encode special tokens like any other text: a typed <|endoftext|> is not the control token
-    backend.encode_special_tokens = True
-    return backend
-
-
-def _check_vocab(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-    """Raise ValueError unless these define a byte-level BPE."""
-    if END_OF_TEXT not in vocab:
-        raise ValueError(f"its vocabulary has no {END_OF_TEXT}")
-    if missing := UNICODE_TO_BYTE.keys() - vocab.keys():
-        raise ValueError(f"its vocabulary misses {len(missing)} of the 256 bytes")
-    if set(vocab.values()) != set(range(len(vocab))):
-        raise ValueError(f"its ids are not 0 to {len(vocab) - 1}, each once")
-    words = vocab.keys() - {END_OF_TEXT}
-    if "" in words or not UNICODE_TO_BYTE.keys() >= set("".join(words)):
-        raise ValueError("some of its tokens are not spelled in GPT-2's characters for bytes")
-    for left, right in merges:
-        if not {left, right, left + right} <= words:
-            raise ValueError(f"its merge of {left!r} and {right!r} is not in its vocabulary")
 
 
 def _parse_tokenizer_json(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -14,7 +14,7 @@ Sennrich et al. 2016, https://arxiv.org/abs/1508.07909.
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
@@ -62,7 +62,20 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    _run_interruptibly(lambda: backend.train_from_iterator(count_characters(), trainer))
+    errors: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            backend.train_from_iterator(count_characters(), trainer)
+        except BaseException as error:
+            errors.append(error)
+
+    # in a thread, since Ctrl-C does not interrupt native code
+    thread = threading.Thread(target=train, daemon=True, name="tokenizer training")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
     if not characters:
         raise ValueError("The corpus to train the tokenizer on is empty. Give it some text.")
     model = json.loads(backend.to_str())["model"]
@@ -74,20 +87,3 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         )
     merges = [(left, right) for left, right in model["merges"]]
     return Tokenizer(model["vocab"] | {END_OF_TEXT: size - 1}, merges)
-
-
-def _run_interruptibly(function: Callable[[], object]) -> None:
-    """Run native code in a thread, so that Ctrl-C interrupts it."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="tokenizer training")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]

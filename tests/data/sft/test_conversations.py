@@ -7,16 +7,12 @@ from typing import Any
 import pytest
 
 from gnano.data.sft.conversations import Conversation, Turn, parse_conversation
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.record_loading import read_record_files
 
 DOLLY = Path(__file__).parents[4] / "shared/data/databricks-dolly-15k"
 ONE_TURN = (Turn("user", "Where is it?", "A map."), Turn("assistant", "There."))
 PLAIN = (Turn("user", "Where is it?"), Turn("assistant", "There."))
-BEFORE = (
-    Turn("system", "Be brief."),
-    Turn("user", "Lost it?"),
-    Turn("assistant", "Yes."),
-)
+BEFORE = (Turn("system", "Be brief."), Turn("user", "Lost it?"), Turn("assistant", "Yes."))
 MESSAGES = [
     {"role": "user", "content": "Where is it?"},
     {"role": "assistant", "content": "There."},
@@ -62,16 +58,7 @@ def test_a_repeated_system_turn_is_used_once_and_a_different_one_refused() -> No
     [
         ({"instruction": "Where is it?", "context": " A map.\n", "response": "There."}, ONE_TURN),
         ({"instruction": "Where is it?", "input": "A map.", "output": " There.\n"}, ONE_TURN),
-        ({"instruction": "Where is it?", "input": "", "output": "There."}, PLAIN),
         ({"instruction": "Where is it?", "context": None, "response": "There."}, PLAIN),
-        ({"instruction": "Where is it?", "response": "There."}, PLAIN),
-        (
-            {"messages": [
-                {"role": "user", "content": "Where is it?"},
-                {"role": "assistant", "content": "There."},
-            ]},
-            PLAIN,
-        ),
         (
             {"conversations": [
                 {"from": "system", "value": "Be brief."},
@@ -127,25 +114,17 @@ def test_a_bad_record_is_refused_with_a_reason(record: object, reason: str) -> N
 def mixed(tmp_path: Path) -> Path:
     """A file of two good records and several kinds of bad ones."""
     good = {"instruction": "a", "response": "b", "category": "open_qa"}
-    lines = [
-        json.dumps(good),
-        "{",
-        '"text"',
-        "",
-        json.dumps({**good, "response": ""}),
-        json.dumps(good),
-    ]
+    empty = {**good, "response": ""}
+    lines = [json.dumps(good), "{", '"text"', "", json.dumps(empty), json.dumps(good)]
     file = tmp_path / "mixed.jsonl"
     file.write_text("\n".join(lines) + "\n")
     return file
 
 
 def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed: Path) -> None:
-    reading = read_conversation_files([str(mixed)], max_bad_share=0.6)
-    assert (
-        reading.records
-        == [Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")] * 2
-    )
+    reading = read_record_files([str(mixed)], parse_conversation, max_bad_share=0.6)
+    read = Conversation((Turn("user", "a"), Turn("assistant", "b")), "open_qa")
+    assert reading.records == [read, read]
     assert [bad.line for bad in reading.bad_records.examples] == [2, 3, 5]
     (message,) = reading.warnings
     assert message.startswith("3 of 5 records cannot be used:")
@@ -155,16 +134,16 @@ def test_bad_records_are_counted_and_the_first_are_shown_with_their_lines(mixed:
 
 def test_bad_records_can_be_refused(mixed: Path) -> None:
     with pytest.raises(ValueError, match=r"3 of 5 records(?s:.*)At most 0.59 .*data.max_bad_share"):
-        read_conversation_files([str(mixed)], max_bad_share=0.59)
+        read_record_files([str(mixed)], parse_conversation, max_bad_share=0.59)
 
 
 def test_a_file_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text('{"text": "a"}\n' * 9)
     with pytest.raises(ValueError, match=r"9 of 9 records cannot be used"):
-        read_conversation_files([str(tmp_path / "none.jsonl")], max_bad_share=1)
+        read_record_files([str(tmp_path / "none.jsonl")], parse_conversation, max_bad_share=1)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(ValueError, match="it has no records"):
-        read_conversation_files([str(tmp_path / "empty.jsonl")])
+        read_record_files([str(tmp_path / "empty.jsonl")], parse_conversation)
 
 
 def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
@@ -178,7 +157,7 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(records, indent=1))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "a.parquet")
     found = [
-        read_conversation_files([str(tmp_path / f"a.{kind}")]).records
+        read_record_files([str(tmp_path / f"a.{kind}")], parse_conversation).records
         for kind in ("jsonl", "json", "parquet")
     ]
     assert len(found[0]) == 9 and found[0] == found[1] == found[2]
@@ -186,11 +165,8 @@ def test_lists_and_parquet_are_read_as_lines_are(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_all_of_dolly_is_read() -> None:
-    reading = read_conversation_files([str(DOLLY)])
-    assert (
-        len(reading.records) + reading.bad_records.bad_count
-        == reading.bad_records.read_count
-        == 15_011
-    )
-    assert reading.bad_records.bad_count < 10, reading.warnings
+    reading = read_record_files([str(DOLLY)], parse_conversation)
+    bad = reading.bad_records
+    assert len(reading.records) + bad.bad_count == bad.read_count == 15_011
+    assert bad.bad_count < 10, reading.warnings
     assert len({conversation.category for conversation in reading.records}) == 8

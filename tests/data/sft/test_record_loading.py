@@ -1,7 +1,8 @@
-"""The held-out split depends on the question; invalid sources are refused."""
+"""The held-out split depends on the question; invalid sources and unused keys are reported."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from gnano.config.data_config import InstructionConfig, InstructionSource
 from gnano.data.sft.conversations import Conversation, Turn
-from gnano.data.sft.record_loading import SplitRecords, load_conversations
+from gnano.data.sft.record_loading import SplitRecords, load_conversations, load_preferences
 
 
 def write(path: Path, questions: list[str], **more: str) -> str:
@@ -99,3 +100,43 @@ def test_values_out_of_range_are_refused(change: dict[str, object], message: str
 def test_an_invalid_source_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         InstructionSource(**change)  # type: ignore[arg-type]
+
+
+USER_MESSAGE = {"role": "user", "content": "Where?", "weight": 1, "name": ""}
+RECORDS = {
+    "instructions": [
+        {"instruction": "Where?", "output": "Here.", "category": "a", "tools": ["map"], "id": 7},
+        {"instruction": "When?", "output": "Now.", "tools": [], "system": "Be brief."},
+        {"messages": [USER_MESSAGE, {"role": "assistant", "content": "Here."}], "prompt": "Where?"},
+        {"prompt": "Where?", "completion": "Here.", "system_prompt": None},
+    ],
+    "preferences": [
+        {"prompt": "Where?", "chosen": "a", "rejected": "b", "tools": ["map"], "id": 7},
+        {"instruction": "Where?", "chosen": "a", "rejected": "b", "prompt": None, "system": "c"},
+        {"prompt": [USER_MESSAGE], "chosen": "a", "rejected": "b"},
+    ],
+}
+NAMED = {
+    "instructions": {"tools", "id", "messages.weight", "prompt"},
+    "preferences": {"tools", "id", "prompt.weight"},
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_each_unused_key_is_reported_once(kind: Any, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(map(json.dumps, RECORDS[kind] * 3)))
+    sources = {"mine": InstructionSource(files=(str(path),))}
+    config = InstructionConfig(kind=kind, heldout_fraction=0, sources=sources)
+    load_records = load_conversations if kind == "instructions" else load_preferences
+    (message,) = load_records(config).warnings
+    start, _, keys = message.partition(": ")
+    assert start == "Keys that are not used"
+    assert {key.split(" (")[0] for key in keys.split(", ")} == NAMED[kind]
+    assert all(key.endswith("(3 records)") for key in keys.split(", "))
+
+
+def test_used_keys_are_not_reported(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps({"instruction": "a", "context": "b", "response": "c"}))
+    assert load(0, a=str(path)).warnings == []

@@ -8,7 +8,8 @@ import torch
 
 from gnano.data.packed_dataset import IGNORE_INDEX, Batch
 from gnano.data.sft.chat_template import ALPACA, Example, encode_conversation
-from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.model.transformer import GPT
 from gnano.tokenizer.train_bpe import train_bpe
@@ -86,7 +87,7 @@ def test_the_packing_stats_are_correct() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not DOLLY.is_dir(), reason="the real Dolly in ../shared/data is not here")
 def test_real_instructions_fill_their_rows() -> None:
-    conversations = read_conversation_files([str(DOLLY)]).records[:3_000]
+    conversations = read_record_files([str(DOLLY)], parse_conversation).records[:3_000]
     texts = [turn.content for c in conversations[:400] for turn in c.turns]
     tokenizer = train_bpe(texts, 2_000)
     encoded = [encode_conversation(c, ALPACA, tokenizer) for c in conversations]

@@ -90,10 +90,12 @@ class ChatTemplate:
             if turn.role == "assistant":
                 pairs.append((prompt + self.assistant, turn.content))
                 prompt = self.between
-            else:
-                user = self.user_with_context if turn.context else self.user
-                text = self.system if turn.role == "system" else user
-                prompt += _fill(text, turn)
+                continue
+            text = self.user_with_context if turn.context else self.user
+            literals_and_variables = VARIABLE.split(self.system if turn.role == "system" else text)
+            # not with `replace`: a question may itself contain {context}
+            for number, part in enumerate(literals_and_variables):
+                prompt += getattr(turn, part).strip() if number % 2 else part
         return pairs
 
     def render_prompt(self, turns: tuple[Turn, ...]) -> str:
@@ -217,11 +219,6 @@ def save_template(template: ChatTemplate, folder: Path) -> None:
     if path.is_file():
         config = {**json.loads(read_text(path)), "chat_template": template.to_jinja()}
         path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-
-
-def _fill(text: str, turn: Turn) -> str:
-    # in one pass: a question may itself contain {context}
-    return VARIABLE.sub(lambda match: getattr(turn, match[1]).strip(), text)
 
 
 def _text_to_jinja(text: str) -> str:

@@ -85,16 +85,11 @@ def parse_conversation(record: Any) -> Conversation:
         if key in record:
             turns = _parse_messages(record[key], key, _leading_turns(record))
             return Conversation(_check_answered(turns, key), label)
-    for question, context, answer in (
-        ("instruction", "context", "response"),
-        ("instruction", "input", "output"),
-    ):
-        if question in record and answer in record:
-            turns = (
-                *_leading_turns(record),
-                Turn("user", _text(record, question), _text(record, context, "")),
-                Turn("assistant", _text(record, answer)),
-            )
+    for context, answer in ("context", "response"), ("input", "output"):
+        if "instruction" in record and answer in record:
+            before = _leading_turns(record)
+            user = Turn("user", _text(record, "instruction"), _text(record, context, ""))
+            turns = (*before, user, Turn("assistant", _text(record, answer)))
             return Conversation(turns, label)
     if "prompt" in record and "completion" in record:
         turns, completion = _parse_answer(record, "completion", _parse_prompt(record))
@@ -197,10 +192,8 @@ def _parse_answer(
         return prompt, answer
     first = value[0] if value else None
     has_prompt = isinstance(first, Mapping) and first.get("role", first.get("from")) != "assistant"
-    if not prompt or (has_prompt and not isinstance(record.get("prompt"), list)):
-        before = _leading_turns(record)
-    else:
-        before = prompt
+    is_complete = not prompt or (has_prompt and not isinstance(record.get("prompt"), list))
+    before = _leading_turns(record) if is_complete else prompt
     turns = _check_answered(_parse_messages(value, key, before), key)
     if prompt and prompt[-1] not in turns:
         raise ValueError(f"{key} does not begin with the prompt")

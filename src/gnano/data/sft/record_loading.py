@@ -8,11 +8,10 @@ be used: …", "Keys that are not used: tools (3 records), messages.weight (60 r
 """
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from gnano.config.data_config import MAX_BAD_SHARE, InstructionConfig
 from gnano.data.generators import iter_items
@@ -33,8 +32,7 @@ MESSAGE_KEYS = {"role", "from", "content", "value"}
 MAX_KEYS_SHOWN = 8
 
 
-@dataclass(frozen=True)
-class SplitRecords(Generic[RecordT]):
+class SplitRecords(NamedTuple, Generic[RecordT]):
     """The records of all sources, for training and held out."""
 
     train: dict[str, list[RecordT]]  # by source
@@ -42,18 +40,12 @@ class SplitRecords(Generic[RecordT]):
     warnings: list[str]  # about bad records and skipped files
 
 
-@dataclass(frozen=True)
-class LoadedRecords(Generic[ParsedT]):
-    """The parsed records of some files, and what was skipped."""
+class LoadedRecords(NamedTuple, Generic[ParsedT]):
+    """The parsed records of some files."""
 
     records: list[ParsedT]
-    bad_records: BadRecordCounter = field(default_factory=BadRecordCounter)
-    skipped_files: str = ""  # which files, and why
-
-    @property
-    def warnings(self) -> list[str]:
-        """Sentences about bad records and skipped files."""
-        return list(filter(None, (self.skipped_files, self.bad_records.format_summary())))
+    bad_records: BadRecordCounter
+    warnings: list[str]  # about bad records and skipped files
 
 
 def load_conversations(config: InstructionConfig) -> SplitRecords[Conversation]:
@@ -69,22 +61,31 @@ def load_preferences(config: InstructionConfig) -> SplitRecords[Preference]:
 def _load_and_split(
     config: InstructionConfig, kind: type[RecordT], parse: Callable[[Any], RecordT]
 ) -> SplitRecords[RecordT]:
+    unused: Counter[str] = Counter()  # keys that have a value but are not read
+
+    def parse_and_count(record: Any) -> RecordT:
+        if not isinstance(record, dict):
+            return parse(record)
+        tracker = _KeyTracker(record)
+        parsed = parse(tracker)
+        unused.update(_find_unused_keys(record, tracker.keys_read))
+        return parsed
+
     if not config.sources:
         raise ValueError("The recipe has no data.sources. Add one, or use files (--files).")
-    unused = UnusedKeyCounter()
     split: SplitRecords[RecordT] = SplitRecords({}, {}, [])
     for name, source in config.sources.items():
+        limit = source.max_records or None
         if source.kind == "files" and not source.files:
             raise ValueError(f"Source {name!r} has no files. Add some (data.sources.{name}.files).")
         if source.kind == "generator":
-            items = iter_items(source.generator, kind)
-            loaded = LoadedRecords(list(islice(items, source.max_records or None)))
+            records = list(islice(iter_items(source.generator, kind), limit))
         else:
             files = resolve_source_files(source, Path(config.cache_dir))
-            loaded = read_record_files(files, unused.wrap_parser(parse), config.max_bad_share)
-        split.warnings.extend(f"{name}: {warning}" for warning in loaded.warnings)
+            records, _, warnings = read_record_files(files, parse_and_count, config.max_bad_share)
+            split.warnings.extend(f"{name}: {warning}" for warning in warnings)
         split.train[name] = []
-        for record in loaded.records[: source.max_records or None]:
+        for record in records[:limit]:
             if text_position(record.split_key) < config.heldout_fraction * 2**64:
                 split.heldout.setdefault(record.category or name, []).append(record)
             else:
@@ -95,15 +96,12 @@ def _load_and_split(
         split.warnings.append(
             format_empty_heldout(f"{len(keys):,} records", config.heldout_fraction, positions)
         )
-    split.warnings.extend(unused.warnings())
+    if unused:
+        shown = [f"{key} ({count:,} records)" for key, count in unused.most_common(MAX_KEYS_SHOWN)]
+        if len(unused) > MAX_KEYS_SHOWN:
+            shown.append(f"{len(unused) - MAX_KEYS_SHOWN:,} more")
+        split.warnings.append(f"Keys that are not used: {', '.join(shown)}")
     return split
-
-
-def read_conversation_files(
-    patterns: Sequence[str], max_bad_share: float = MAX_BAD_SHARE
-) -> LoadedRecords[Conversation]:
-    """Read all conversations of these files; see `read_record_files`."""
-    return read_record_files(patterns, parse_conversation, max_bad_share)
 
 
 def read_record_files(
@@ -116,50 +114,22 @@ def read_record_files(
     """
     found = find_files(patterns)
     bad = BadRecordCounter(strict=not max_bad_share)
-
-    def parsed() -> Iterator[ParsedT | RecordError]:
-        for path in found.paths:
-            for record in records_of(path):
-                try:
-                    yield record if isinstance(record, RecordError) else parse(record.value)
-                except ValueError as error:
-                    yield RecordError(path, record.line, str(error))
-
-    records = list(bad.filter(parsed()))
+    records: list[ParsedT] = []
+    for path in found.paths:
+        for record in records_of(path):
+            if isinstance(record, RecordError):
+                bad.add(record)
+                continue
+            try:
+                records.append(parse(record.value))
+                bad.read_count += 1
+            except ValueError as error:
+                bad.add(RecordError(path, record.line, str(error)))
     bad.check(max_bad_share)
     if not records:
         raise ValueError(bad.format_summary() or f"{', '.join(patterns)}: it has no records.")
-    return LoadedRecords(records, bad, found.format_skipped())
-
-
-class UnusedKeyCounter:
-    """Counts the keys of records that have a value but are not read."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def wrap_parser(self, parse: Callable[[Any], ParsedT]) -> Callable[[Any], ParsedT]:
-        """Return a parser that also counts the keys that `parse` does not read."""
-
-        def counting_parse(record: Any) -> ParsedT:
-            if not isinstance(record, dict):
-                return parse(record)
-            tracker = _KeyTracker(record)
-            parsed = parse(tracker)
-            self.counts.update(_find_unused_keys(record, tracker.keys_read))
-            return parsed
-
-        return counting_parse
-
-    def warnings(self) -> list[str]:
-        """Return one line that lists the unused keys; an empty list without any."""
-        if not self.counts:
-            return []
-        most_common = self.counts.most_common(MAX_KEYS_SHOWN)
-        keys = [f"{key} ({count:,} records)" for key, count in most_common]
-        if len(self.counts) > MAX_KEYS_SHOWN:
-            keys.append(f"{len(self.counts) - MAX_KEYS_SHOWN:,} more")
-        return [f"Keys that are not used: {', '.join(keys)}"]
+    warnings = [found.format_skipped(), bad.format_summary()]
+    return LoadedRecords(records, bad, list(filter(None, warnings)))
 
 
 class _KeyTracker(ChainMap[str, Any]):
