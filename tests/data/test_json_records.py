@@ -22,8 +22,8 @@ from gnano.cli import tokenizer as tokenizer_command
 from gnano.config.data_config import SourceConfig
 from gnano.data.ngram_overlap import DecontaminationFilter
 from gnano.data.readers import detect_form, read_records, read_texts
-from gnano.data.record_errors import BadRecordCounter
 from gnano.data.sft.record_loading import read_conversation_files
+from gnano.data.text_files import BadRecordCounter
 from gnano.evals.eval_tasks import load_tasks
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train_bpe import train_bpe

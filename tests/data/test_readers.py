@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import lists, text
 
 from gnano.data.readers import Document, read_documents, read_texts
-from gnano.data.record_errors import RecordError
+from gnano.data.text_files import RecordError
 
 TEXTS = ["Grüße, 漢字 🙂\nand a second line\n", "two", "\u2028 three \u0085", '"quoted" \\n']
 

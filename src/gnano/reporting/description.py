@@ -15,7 +15,7 @@ from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
 from gnano.data.inspection import SampleDetails
-from gnano.data.manifest import Manifest, summarize_bad_records, warn_empty_heldout
+from gnano.data.manifest import Manifest, count_bad_records, warn_empty_heldout
 from gnano.data.source_files import format_skipped_files
 from gnano.model.flops import (
     flops_per_token,
@@ -106,7 +106,7 @@ def describe_data(folder: Path) -> str:
         *warn_empty_heldout(folder, manifest),
     ]
     for name, plan in manifest.plan.sources.items():
-        _, bad = summarize_bad_records(plan, sources[name].tasks)
+        bad = count_bad_records(plan, sources[name].tasks).format_summary()
         lines += [f"{name}: {bad}"] if bad else []
         if plan.commit:
             where = f"{plan.repo} {plan.config}".strip()

@@ -8,8 +8,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, text
 
-from gnano.data.record_errors import RecordError
-from gnano.data.text_files import find_undecodable, is_binary, read_lines
+from gnano.data.text_files import RecordError, find_undecodable, is_binary, read_lines
 
 Pack = Callable[[bytes], bytes]
 PACKED: dict[str, Pack] = {
