@@ -26,9 +26,8 @@ from gnano.config.data_config import DataConfig
 from gnano.data.manifest import Manifest
 from gnano.data.prepare.merge_shards import TaskScheduler
 from gnano.data.prepare.pipeline import finish_folder, worker_config
-from gnano.data.prepare.source_setup import check_output_folder, open_data_folder
+from gnano.data.prepare.source_setup import open_data_folder
 from gnano.data.source_files import SourceFiles
-from gnano.utils.file_lock import lock_folder
 from gnano.utils.optional_packages import require
 from gnano.utils.platform_support import available_cores
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
@@ -75,7 +74,6 @@ class ClusterPreparation:
             reject_unused(self.slurm, "slurm.", names, f"executor is {self.executor!r}")
         for package in ("datatrove", "ray") if self.executor == "ray" else ("datatrove",):
             require(package, "scale", f"Scaling out needs {package}")
-        check_output_folder(self.config)
         # absolute paths, since other processes have other working directories
         self.folder = Path(self.config.folder).absolute()
         self.logs_folder = (self.logs or self.folder / LOGS_FOLDER).absolute()
@@ -93,8 +91,7 @@ class ClusterPreparation:
         """
         if self.executor == "slurm":
             self._check_slurm()
-        with lock_folder(self.folder):
-            manifest, inputs = open_data_folder(self.config)
+        with open_data_folder(self.config) as (manifest, inputs):
             if manifest.complete:
                 return manifest
             scheduler = TaskScheduler(self.folder, manifest)
@@ -103,12 +100,10 @@ class ClusterPreparation:
                 manifest.refresh(self.folder)
                 self._submit_slurm_jobs(scheduler, inputs)
                 return None
-            while True:
-                for _ in scheduler.advance():
-                    pass
-                if scheduler.is_complete:
-                    break
+            scheduler.advance()
+            while not scheduler.is_complete:
                 self._run_round(scheduler, inputs)
+                scheduler.advance()
             finish_folder(self.folder, manifest, self.config.keep_downloads)
         return manifest
 
@@ -191,21 +186,16 @@ class ClusterPreparation:
             # otherwise datatrove's statistics job stays in the queue after a failed rank
             sbatch_args={"kill-on-invalid-dep": "yes"},
         )
-        finish_options: dict[str, Any] = {
-            "tasks": 1,
-            "logging_dir": str(step.round_folder / "finish"),
-            "mem_per_cpu_gb": self.slurm.finish_memory_gb,
-        }
         try:
             with steps.redirect_output(step.round_folder):
-                if step.tasks:
-                    # also after ranks that failed, to merge the drafts of the others
-                    finish_options |= {
-                        "run_on_dependency_fail": True,
-                        "depends": slurm([step], **options),
-                    }
                 slurm(
-                    [steps.FinishStep(self.config, step.round_folder)], **finish_options
+                    [steps.FinishStep(self.config, step.round_folder)],
+                    tasks=1,
+                    logging_dir=str(step.round_folder / "finish"),
+                    mem_per_cpu_gb=self.slurm.finish_memory_gb,
+                    depends=slurm([step], **options) if step.tasks else None,
+                    # also after ranks that failed, to merge the drafts of the others
+                    run_on_dependency_fail=True,
                 ).launch_job()
         except subprocess.CalledProcessError as error:
             raise ValueError(

@@ -15,7 +15,6 @@ the probability that any two different ones collide is about 6 in a million.
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,15 +67,17 @@ class TaskScheduler:
         """Whether all sources have all tasks that they need."""
         return self.position == len(self.task_order)
 
-    def advance(self) -> Iterator[tuple[str, int]]:
-        """Finish tasks in order as far as there are drafts, and yield them."""
+    def advance(self) -> list[tuple[str, int]]:
+        """Finish tasks in order as far as there are drafts; return them."""
+        finished = []
         while not self.is_complete:
             source, task = self.task_order[self.position]
             if not self.manifest.sources[source].complete:
                 if not self._finish_task(source, task):
-                    return
-                yield source, task
+                    break
+                finished.append((source, task))
             self.position += 1
+        return finished
 
     def pending_tasks(self) -> list[tuple[str, int]]:
         """Return the unfinished tasks, in order, that the budgets will likely need."""

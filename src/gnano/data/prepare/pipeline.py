@@ -21,11 +21,7 @@ from typing import NamedTuple
 from gnano.config.data_config import DataConfig
 from gnano.data.manifest import Manifest, marker_path
 from gnano.data.prepare.merge_shards import TaskScheduler
-from gnano.data.prepare.source_setup import (
-    DOWNLOADS_FOLDER,
-    check_output_folder,
-    open_data_folder,
-)
+from gnano.data.prepare.source_setup import DOWNLOADS_FOLDER, open_data_folder
 from gnano.data.prepare.worker_pool import (
     DRAFTS_FOLDER,
     TokenizeJob,
@@ -37,7 +33,6 @@ from gnano.data.prepare.worker_pool import (
     serialize_error,
 )
 from gnano.data.source_files import SourceFiles, find_files
-from gnano.utils.file_lock import lock_folder
 from gnano.utils.platform_support import available_cores
 from gnano.utils.progress import format_clock
 
@@ -133,13 +128,10 @@ def prepare(
     Raises ValueError if a source cannot be read or has no text, a file is not of the format of its
     name, or the folder was prepared from another configuration.
     """
-    folder = Path(config.folder)
-    check_output_folder(config)
-    with lock_folder(folder):
-        manifest, inputs = open_data_folder(config)
+    with open_data_folder(config) as (manifest, inputs):
         if not manifest.complete:
             _Pipeline(config, manifest, inputs, progress).run()
-        finish_folder(folder, manifest, config.keep_downloads)
+        finish_folder(Path(config.folder), manifest, config.keep_downloads)
     return manifest
 
 

@@ -6,6 +6,7 @@ gated data set, a renamed column, a folder prepared from another configuration.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from gnano.data.source_files import (
     read_task_documents,
 )
 from gnano.data.text_files import RecordError
+from gnano.utils.file_lock import lock_folder
 from gnano.utils.streams import check_output_path
 
 if TYPE_CHECKING:
@@ -40,24 +42,30 @@ DOWNLOADS_FOLDER = ".downloads"  # in the data folder
 TOKENIZER_SAMPLE_CHARS = 32 * 2**20  # characters of text to train a tokenizer on
 
 
-def check_output_folder(config: DataConfig) -> None:
-    """Raise ValueError if the output folder contains inputs, or is a folder of another kind."""
+@contextmanager
+def open_data_folder(config: DataConfig) -> Iterator[tuple[Manifest, dict[str, SourceFiles]]]:
+    """Lock a folder; yield its manifest, created if it is new, and the files of every source.
+
+    A finished folder with all its files is not changed, and needs no request to the Hub. Raises
+    ValueError if the folder contains inputs or is of another kind, and otherwise with a sentence
+    for each source that cannot be used.
+    """
+    folder = Path(config.folder)
     files = [file for source in config.sources.values() for file in source.files]
     inputs = (*files, *config.decontaminate)
-    check_output_path(Path(config.folder), "--data.folder", inputs, allowed_kind="data folder")
+    check_output_path(folder, "--data.folder", inputs, allowed_kind="data folder")
+    with lock_folder(folder):
+        if not config.sources:
+            raise ValueError("The recipe has no sources to prepare. Add some (data.sources).")
+        saved = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
+        source_files = _find_all_sources(config, saved)
+        yield _open_manifest(config, folder, saved, source_files), source_files
 
 
-def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFiles]]:
-    """Return the folder's manifest, created if it is new, and the files of every source.
-
-    A finished folder with all its files is returned unchanged, and without a request to the Hub.
-    Raises ValueError, with a sentence for each source that cannot be used.
-    """
-    if not config.sources:
-        raise ValueError("The recipe has no sources to prepare. Add some (data.sources).")
-    folder = Path(config.folder)
-    saved = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
-    inputs = _find_all_sources(config, saved)
+def _open_manifest(
+    config: DataConfig, folder: Path, saved: Manifest | None, inputs: dict[str, SourceFiles]
+) -> Manifest:
+    """Return the folder's manifest, new or brought up to date."""
     evaluations = find_files(config.decontaminate)
     sources = {}
     for name, found in inputs.items():
@@ -85,22 +93,24 @@ def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFile
         vocabulary["end_of_text"] = tokenizer.end_of_text_id
         manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **changeable)
         manifest.save(folder)
-        return manifest, inputs
+        return manifest
     manifest = _check_saved_manifest(folder, saved, plan)
     if any(getattr(manifest, key) != value for key, value in changeable.items()):
         vars(manifest).update(changeable)
         manifest.save(folder)
     if manifest.complete:  # tasks whose files are missing are done again
         tasks = [
-            (name, n, i) for name, s in manifest.sources.items() for n, i in enumerate(s.tasks)
+            (folder / name, number, task)
+            for name, info in manifest.sources.items()
+            for number, task in enumerate(info.tasks)
         ]
-        intact = [task for task in tasks if has_all_task_files(folder / task[0], *task[1:])]
+        intact = [task for task in tasks if has_all_task_files(*task)]
         if len(intact) < len(tasks):
-            for name, number, info in intact:
-                write_marker(folder / name, number, info)
+            for task in intact:
+                write_marker(*task)
             manifest.complete = False
             manifest.save(folder)
-    return manifest, inputs
+    return manifest
 
 
 def _find_all_sources(config: DataConfig, saved: Manifest | None) -> dict[str, SourceFiles]:
