@@ -3,18 +3,14 @@
     during preparation   manifest.json: the plan            SOURCE/00003.json: task 3 is finished
     at the end           manifest.json: plan and all tasks
 
-Both are replaced atomically, so they never name a file that does not exist.
-
-The plan is everything that determines the bytes of the shards: tokenizer, split, each source's
-files with their sizes and contents, budgets and limits. It is fixed before any work is done and
-never changes, so its fingerprint identifies the data before it exists. Weights are not part of it,
-because they apply when reading. Tasks follow one fixed sequence in which the sources advance
-together, so that training may start early, and "an earlier document" means the same for every
-number of workers:
+Both are replaced atomically, so they never name a file that does not exist. The plan is everything
+that determines the bytes of the shards: tokenizer, split, files with their contents, budgets and
+limits, but not the weights, which apply when reading. It is fixed before any work is done, so its
+fingerprint identifies the data before it exists. Tasks are finished in one sequence in which the
+sources advance together, so that training may start early, a reader's list of tasks only grows,
+and "an earlier document" means the same for every number of workers:
 
     web 0 · code 0 · synthetic 0 · web 1 · code 1 · web 2 …
-
-A source's tasks are finished in this order, so a reader sees a list that grows and never changes.
 
 A document's content decides whether it is held out: a hash of its group (by default its text) is
 compared with the fraction. The decision is the same for every budget, order and machine, and equal

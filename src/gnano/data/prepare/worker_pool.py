@@ -9,10 +9,9 @@ A worker is a new interpreter with two pipes, so it does not depend on what the 
 has loaded or how it was started. It ends when its input ends or nobody reads its output, so a
 killed `prepare` leaves no worker running. A single worker is a thread of this process.
 
-A draft is a folder of shards that may still repeat documents of other tasks. It depends only on its
-task and the plan, never on other tasks, so any process may make it at any time. Each shard comes
-with its documents' keys (hashes of their texts) and sizes, with which `merge_shards` removes
-duplicates. A draft is written to a temporary folder and renamed when it is complete.
+A draft is a folder of shards, each with its documents' keys (hashes of their texts) and sizes, with
+which `merge_shards` removes documents that other tasks repeat. It depends only on its task and the
+plan, so any process may make it at any time. It is renamed to its name when it is complete.
 """
 
 import json
