@@ -1,13 +1,16 @@
 """Small corpora with known texts, and readers of shards that use only NumPy."""
 
+import gzip
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data import source_files
@@ -20,6 +23,11 @@ DEMO_GENERATORS = [
     *("gnano.demo.python_corpus:PROSE", "gnano.demo.python_corpus:CODE"),
     "gnano.demo.synthetic_text:PASSAGES",
 ]
+PACKED: dict[str, Callable[[bytes], bytes]] = {  # as the command-line tools write it
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
 LETTERS = {"a": "abcdefgh", "b": "ijklmnop", "c": "qrstuvwx"}  # identify the sources
 
 

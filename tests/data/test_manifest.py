@@ -26,14 +26,15 @@ from hypothesis.strategies import (
 from gnano.config.data_config import MAX_BAD_SHARE
 from gnano.data.manifest import (
     Manifest,
+    ShardPlan,
     SourceInfo,
+    SourcePlan,
     TaskInfo,
+    count_bad_records,
     read_marker,
-    summarize_bad_records,
     write_marker,
 )
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.shard_plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
 from gnano.data.source_files import InputFile
 
@@ -246,7 +247,8 @@ def test_a_manifest_without_bad_record_counts_is_read(make):
     manifest = Manifest.load(folder)
     assert (manifest.max_bad_share, manifest.skipped) == (MAX_BAD_SHARE, {})
     assert manifest.sources["a"].tasks[0].bad == []
-    assert summarize_bad_records(manifest.plan.sources["a"], manifest.sources["a"].tasks) == (0, "")
+    bad = count_bad_records(manifest.plan.sources["a"], manifest.sources["a"].tasks)
+    assert bad.format_summary() == ""
 
 
 def prepare_and_forget(config):

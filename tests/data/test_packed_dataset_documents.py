@@ -99,19 +99,15 @@ def test_an_inspected_sample_equals_the_training_sample(mix, corpus, packing):
     dataset = PackedDataset(corpus, {"a": 40, "b": 25, "c": 35}, 7, T, packing)
     texts = {name: [*mix.training_documents(name)] for name in "abc"}
     for i in range(0, 300, 7):
-        sample = inspect_sample(dataset, i)
+        index = dataset.sampler.locate(i)
+        documents = inspect_sample(dataset, index)
         inputs, targets, _ = dataset.read_batch([i])
-        ids = [int(t) for piece in sample.documents for t in piece.ids]
+        ids = [int(t) for piece in documents for t in piece.ids]
         seen = {*inputs[0].tolist(), *targets[0].tolist()} - {IGNORE_INDEX}
         assert set(ids) <= seen
-        assert (
-            inputs[0, : len(sample.documents[0].ids)].tolist()
-            == (sample.documents[0].ids.tolist()[:T])
-        )
-        for piece in sample.documents:
-            text = corpus.tokenizer.decode(piece.ids.tolist())
-            assert any(
-                text.strip("\ufffd") in text_of_document
-                for text_of_document in texts[sample.source]
-            )
+        first = documents[0].ids.tolist()
+        assert inputs[0, : len(first)].tolist() == first[:T]
+        for piece in documents:
+            text = corpus.tokenizer.decode(piece.ids.tolist()).strip("\ufffd")
+            assert any(text in one for one in texts[corpus.source_names[index.source]])
             assert piece.offset + len(piece.ids) <= piece.document_tokens

@@ -9,8 +9,8 @@ from tests.data.conftest import DEMO_GENERATORS
 
 from gnano.config.data_config import SourceConfig
 from gnano.data import source_files
-from gnano.data.record_errors import BadRecordCounter
 from gnano.data.source_files import FINGERPRINT_BYTES, find_source_files, read_task_documents
+from gnano.data.text_files import BadRecordCounter
 
 names = text("abcdef", min_size=1, max_size=6)
 

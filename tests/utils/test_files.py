@@ -100,7 +100,6 @@ USES_JSON_DUMPS = {
     "checkpoint/export_weights.py",
     "data/manifest.py",
     "data/prepare/cluster_steps.py",
-    "data/prepare/tokenize_task.py",
     "data/prepare/worker_pool.py",
     "data/readers.py",  # to replace lone surrogates
     "data/sft/chat_template.py",

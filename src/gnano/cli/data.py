@@ -41,13 +41,12 @@ def show_sample(
         seed: The recipe's data.seed.
         packing: The recipe's data.packing.
     """
-    from gnano.data.inspection import inspect_sample
+    from gnano.data.inspection import describe_sample
     from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
-    from gnano.reporting.description import describe_sample
 
     corpus = TokenizedCorpus(folder, verify_checksums=False)
     dataset = PackedDataset(corpus, weights or corpus.manifest.weights, seed, context, packing)
-    echo(describe_sample(inspect_sample(dataset, sample), corpus.tokenizer))
+    echo(describe_sample(dataset, sample))
 
 
 def verify_folder(folder: PathArg) -> int:

@@ -27,8 +27,8 @@ def train_command(
         column: Column of JSONL, CSV and Parquet files that holds the text.
     """
     from gnano.data.readers import check_column, read_documents
-    from gnano.data.record_errors import BadRecordCounter
     from gnano.data.source_files import find_files
+    from gnano.data.text_files import BadRecordCounter
     from gnano.tokenizer.train_bpe import train_bpe
     from gnano.utils.files import check_output_path
 

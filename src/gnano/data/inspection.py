@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
+from gnano.data.sampler import SampleIndex
 from gnano.data.shards import ShardInfo, Tokens, open_offsets, open_tokens
+from gnano.utils.formatting import plural
 from gnano.utils.platform_support import available_cores
 
 CHUNK_TOKENS = 2**24  # tokens checked together
-VerifyProgress = Callable[[int, int, int], None]  # shards checked, all shards, bytes read
 
 
 class DocumentSpan(NamedTuple):
@@ -26,33 +27,13 @@ class DocumentSpan(NamedTuple):
     ids: Tokens
 
 
-class SampleDetails(NamedTuple):
-    """A training sample: where it is stored, and the documents in it."""
-
-    number: int
-    source: str
-    epoch: int
-    shard: str
-    row: int
-    row_count: int  # of the shard
-    tokens: int
-    documents: list[DocumentSpan]
-
-
-def inspect_sample(dataset: PackedDataset, sample: int) -> SampleDetails:
-    """Return the details of a sample; raise ValueError if it is not prepared yet."""
-    if sample < 0:
-        raise ValueError(f"Samples are counted from 0; {sample} does not exist.")
-    if missing := dataset.missing([sample]):
-        raise ValueError(f"Sample {sample:,} is not prepared yet: {missing}.")
-    index = dataset.sampler.locate(sample)
+def inspect_sample(dataset: PackedDataset, index: SampleIndex) -> list[DocumentSpan]:
+    """Return the documents of a sample."""
     corpus = dataset.corpus
-    shard = corpus.shard_infos(index.source)[index.shard]
     tokens = corpus.shard_tokens(index.source, index.shard)
     starts = corpus.document_offsets(index.source, index.shard).astype(np.int64)
-    row_spans = dataset.row_spans(index)
     documents = []
-    for first, last in row_spans:
+    for first, last in dataset.row_spans(index):
         # a span may hold several documents, and start or end inside one
         cuts = [first, *starts[(starts > first) & (starts < last)].tolist(), last]
         for begin, end in pairwise(cuts):
@@ -63,23 +44,47 @@ def inspect_sample(dataset: PackedDataset, sample: int) -> SampleDetails:
             length = int(stop - starts[document])
             offset = int(begin - starts[document])
             documents.append(DocumentSpan(document, len(starts), offset, length, tokens[begin:end]))
-    return SampleDetails(
-        number=sample,
-        source=corpus.source_names[index.source],
-        epoch=index.epoch,
-        shard=shard.name,
-        row=index.row,
-        row_count=dataset.rows_per_shard[index.source][index.shard],
-        tokens=sum(last - first for first, last in row_spans),
-        documents=documents,
-    )
+    return documents
 
 
-def verify_data(folder: Path, progress: VerifyProgress = lambda *_: None) -> list[str]:
+def describe_sample(dataset: PackedDataset, sample: int) -> str:
+    """Return where a training sample is stored, and its text with a line before each document.
+
+    Raises ValueError if the sample is not prepared yet.
+    """
+    if sample < 0:
+        raise ValueError(f"Samples are counted from 0; {sample} does not exist.")
+    if missing := dataset.missing([sample]):
+        raise ValueError(f"Sample {sample:,} is not prepared yet: {missing}.")
+    index, corpus = dataset.sampler.locate(sample), dataset.corpus
+    documents = inspect_sample(dataset, index)
+    rows = dataset.rows_per_shard[index.source][index.shard]
+    tokens = sum(last - first for first, last in dataset.row_spans(index))
+    lines = [
+        f"sample {sample:,}: source {corpus.source_names[index.source]}, epoch {index.epoch}, "
+        f"shard {corpus.shard_infos(index.source)[index.shard].name}, row {index.row:,} of "
+        f"{rows:,}; {tokens:,} tokens, {plural(len(documents), 'document')}"
+    ]
+    for piece in documents:
+        end = piece.offset + len(piece.ids)
+        is_complete = (piece.offset, end) == (0, piece.document_tokens)
+        span = "all" if is_complete else f"{piece.offset:,}–{end:,}"
+        lines.append(
+            f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {span} "
+            f"of {piece.document_tokens:,} ".ljust(72, "─")
+        )
+        lines.append(corpus.tokenizer.decode(piece.ids.tolist()))
+    return "\n".join(lines)
+
+
+def verify_data(
+    folder: Path, progress: Callable[[int, int, int], None] = lambda *_: None
+) -> list[str]:
     """Check every shard's checksums and documents; return one sentence for each problem.
 
-    While the folder is being prepared, the finished shards are checked. Raises ValueError or
-    FileNotFoundError if the manifest or the tokenizer is damaged.
+    `progress` receives the shards checked, all shards, and the bytes read. While the folder is
+    being prepared, the finished shards are checked. Raises ValueError or FileNotFoundError if the
+    manifest or the tokenizer is damaged.
     """
     corpus = TokenizedCorpus(folder)
     vocabulary = corpus.manifest.tokenizer

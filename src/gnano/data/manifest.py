@@ -1,10 +1,16 @@
-"""The manifest of a prepared folder, the markers of finished tasks, and the held-out split.
+"""The manifest of a prepared folder: its plan, its finished tasks, and the held-out split.
 
     during preparation   manifest.json: the plan            SOURCE/00003.json: task 3 is finished
     at the end           manifest.json: plan and all tasks
 
-Both are replaced atomically, so they never name a file that does not exist. A source's tasks are
-finished in the plan's order, so a reader sees a list that grows and never changes.
+Both are replaced atomically, so they never name a file that does not exist. The plan is everything
+that determines the bytes of the shards: tokenizer, split, files with their contents, budgets and
+limits, but not the weights, which apply when reading. It is fixed before any work is done, so its
+fingerprint identifies the data before it exists. Tasks are finished in one sequence in which the
+sources advance together, so that training may start early, a reader's list of tasks only grows,
+and "an earlier document" means the same for every number of workers:
+
+    web 0 · code 0 · synthetic 0 · web 1 · code 1 · web 2 …
 
 A document's content decides whether it is held out: a hash of its group (by default its text) is
 compared with the fraction. The decision is the same for every budget, order and machine, and equal
@@ -14,50 +20,124 @@ texts are never separated, so no run can train on held-out text.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
-from pathlib import Path
+from itertools import accumulate, chain, islice
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 import numpy as np
 
 from gnano.config.data_config import MAX_BAD_SHARE
 from gnano.data.readers import Document
-from gnano.data.record_errors import MAX_SHOWN_RECORDS, format_bad_records, format_record_error
-from gnano.data.shard_plan import ShardPlan, SourcePlan
 from gnano.data.shards import ShardInfo
+from gnano.data.source_files import InputFile, TaskFiles
+from gnano.data.text_files import MAX_SHOWN_RECORDS, BadRecordCounter, RecordError
 from gnano.utils.files import atomic_write_text
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 2
+# estimates until the first files have been tokenized; 0.25 for text
+TOKENS_PER_BYTE = {".parquet": 0.8, ".gz": 0.8, ".zst": 0.9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePlan:
+    """One source: where its text comes from and which part of it is used."""
+
+    kind: str
+    repo: str
+    config: str
+    split: str
+    revision: str  # as requested
+    commit: str  # the revision's on the Hub
+    column: str
+    max_tokens: int
+    max_bytes: int
+    min_chars: int
+    max_chars: int
+    tasks: tuple[TaskFiles, ...]
+
+    def estimate(self, tokens_per_byte: float = 0) -> tuple[int, int]:
+        """Estimate the tasks that the budget needs, and their tokens; 0: default rates."""
+
+        def tokens_of(file: InputFile) -> int:
+            default = TOKENS_PER_BYTE.get(PurePath(file.name).suffix, 0.25)
+            return round(file.size * (tokens_per_byte or default))
+
+        sizes = [sum(map(tokens_of, task)) for task in self.tasks]
+        budget = self.max_tokens or sum(sizes) + 1
+        needed = sum(tokens < budget for tokens in accumulate(sizes[:-1], initial=0))
+        return needed, min(sum(sizes), budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """The plan of all sources."""
+
+    tokenizer: str
+    heldout: float
+    shard_tokens: int
+    decontaminate: tuple[InputFile, ...]
+    sources: dict[str, SourcePlan]
+
+    def iter_tasks(self) -> Iterator[tuple[str, int]]:
+        """Yield every task of every source; the sources advance evenly towards their budgets."""
+        ordered = []
+        for order, (name, source) in enumerate(self.sources.items()):
+            expected, _ = source.estimate()
+            ordered += [((n + 0.5) / expected, order, n, name) for n in range(len(source.tasks))]
+        for _, _, number, name in sorted(ordered):
+            yield name, number
+
+    def list_differences(self, other: "ShardPlan") -> list[str]:
+        """Return the recipe keys in which another plan differs."""
+        ours, theirs = asdict(self), asdict(other)
+        mine, yours = ours.pop("sources"), theirs.pop("sources")
+        found = [key for key in ours if ours[key] != theirs[key]]
+        if list(mine) != list(yours):
+            return [*found, f"sources ({', '.join(yours)})"]
+        for name, source in mine.items():
+            recipe_keys = {"tasks": "generator" if source["kind"] == "generator" else "files"}
+            changed = [key for key in source if source[key] != yours[name][key]]
+            found += [f"sources.{name}.{recipe_keys.get(key, key)}" for key in changed]
+        return found
+
+    def is_compatible_with(self, other: "ShardPlan", finished_tasks: dict[str, int]) -> bool:
+        """Return whether another plan differs only in files that no finished task has read."""
+        allowed = {f"sources.{name}.files" for name in self.sources}
+        if not allowed.issuperset(self.list_differences(other)):
+            return False
+        # sizes determine how the tasks of a budget are spread, and so their sequence
+        return list(self.iter_tasks()) == list(other.iter_tasks()) and all(
+            self.sources[name].tasks[:count] == other.sources[name].tasks[:count]
+            for name, count in finished_tasks.items()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
-    """One finished task."""
+    """One finished task, or the draft of one."""
 
     shards: list[ShardInfo]
     heldout: ShardInfo | None  # None where none of its documents is held out
     read: int  # documents in its files, up to the budget
     dropped: dict[str, int]  # documents left out, by reason
-    lengths: list[int]  # training documents of [2^n, 2^(n+1)) tokens, by n
+    # training documents of [2^n, 2^(n+1)) tokens, by n; empty in a draft
+    lengths: list[int] = field(default_factory=list)
     # the first bad records: index of the file in the task, line, reason
     bad: list[tuple[int, int, str]] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        """Parse the content of a marker."""
-        heldout = content["heldout"]
-        parsed = {
-            "shards": [ShardInfo(**shard) for shard in content["shards"]],
-            "heldout": ShardInfo(**heldout) if heldout else None,
-            "bad": [tuple(one) for one in content.get("bad", [])],
-        }
-        return cls(**{**content, **parsed})
+        """Parse a marker."""
+        shards = [ShardInfo(**shard) for shard in content["shards"]]
+        heldout = ShardInfo(**content["heldout"]) if content["heldout"] else None
+        bad = [tuple(one) for one in content.get("bad", [])]
+        return cls(**{**content, "shards": shards, "heldout": heldout, "bad": bad})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class SourceInfo:
     """The finished tasks of a source; its shards are in the folder of its name."""
 
@@ -102,10 +182,8 @@ class SourceInfo:
     @property
     def dropped(self) -> dict[str, int]:
         """Documents left out, by reason."""
-        return {
-            why: sum(task.dropped[why] for task in self.tasks)
-            for why in (self.tasks[0].dropped if self.tasks else ())
-        }
+        reasons = self.tasks[0].dropped if self.tasks else ()
+        return {why: sum(task.dropped[why] for task in self.tasks) for why in reasons}
 
 
 @dataclass(kw_only=True)
@@ -149,28 +227,21 @@ class Manifest:
             )
         try:
             content = json.loads(path.read_text("utf-8"))
-            if content["format"] != MANIFEST_FORMAT:
-                raise ValueError(
-                    f"format {content['format']}, this version reads {MANIFEST_FORMAT}"
-                )
-            if content.pop("sha256") != _json_sha256(content):
+            if (written := content.pop("format")) != MANIFEST_FORMAT:
+                raise ValueError(f"format {written}, this version reads {MANIFEST_FORMAT}")
+            if content.pop("sha256") != _json_sha256({"format": written, **content}):
                 raise ValueError("it does not match its own checksum")
-            sources = {
-                name: SourceInfo(
-                    tasks=[TaskInfo.from_json(task) for task in source["tasks"]],
-                    complete=source["complete"],
-                )
-                for name, source in content.get("sources", {}).items()
-            }
-            manifest = cls(
-                plan=ShardPlan.from_json(content["plan"]),
-                tokenizer=content["tokenizer"],
-                weights=content["weights"],
-                sources=sources,
-                complete=content["complete"],
-                max_bad_share=content.get("max_bad_share", MAX_BAD_SHARE),
-                skipped=content.get("skipped", {}),
-            )
+            del content["fingerprint"]
+            plan = content["plan"]
+            plan["decontaminate"] = tuple(InputFile(*file) for file in plan["decontaminate"])
+            for name, source in plan["sources"].items():
+                tasks = tuple(tuple(InputFile(*file) for file in task) for task in source["tasks"])
+                plan["sources"][name] = SourcePlan(**{**source, "tasks": tasks})
+            content["plan"] = ShardPlan(**plan)
+            for name, source in content.setdefault("sources", {}).items():
+                finished = [TaskInfo.from_json(task) for task in source["tasks"]]
+                content["sources"][name] = SourceInfo(tasks=finished, complete=source["complete"])
+            manifest = cls(**content)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged ({error}): restore it from a copy, or prepare another folder "
@@ -183,19 +254,15 @@ class Manifest:
 
     def refresh(self, folder: Path) -> None:
         """Add the tasks that have been finished since, by their markers."""
-        for name, plan in self.plan.sources.items():
-            info = self.sources[name]
-            if info.complete:
-                continue
-            tasks, tokens = info.tasks, info.tokens
-            while len(tasks) < len(plan.tasks) and not plan.is_budget_reached(tokens):
-                found = read_marker(folder / name, len(tasks))
-                if found is None:
-                    break
-                tasks.append(found)
-                tokens += sum(shard.tokens for shard in found.shards)
-            complete = len(tasks) == len(plan.tasks) or plan.is_budget_reached(tokens)
-            self.sources[name] = SourceInfo(tasks=tasks, complete=complete)
+        for name, info in self.sources.items():
+            while not info.complete and (task := read_marker(folder / name, len(info.tasks))):
+                self.add_task(name, task)
+
+    def add_task(self, source: str, task: TaskInfo) -> None:
+        """Add the next finished task of a source, which its last task or its budget completes."""
+        plan, info = self.plan.sources[source], self.sources[source]
+        info.tasks.append(task)
+        info.complete = len(info.tasks) == len(plan.tasks) or 0 < plan.max_tokens <= info.tokens
 
 
 def _json_sha256(content: Any) -> str:
@@ -225,15 +292,18 @@ def write_marker(folder: Path, task: int, info: TaskInfo) -> None:
     atomic_write_text(marker_path(folder, task), json.dumps(asdict(info), indent=1) + "\n")
 
 
-def summarize_bad_records(plan: SourcePlan, tasks: Sequence[TaskInfo]) -> tuple[float, str]:
-    """Return the share of bad records in these tasks, and a summary that shows the first."""
-    bad, read = sum(task.dropped.get("bad", 0) for task in tasks), sum(task.read for task in tasks)
+def count_bad_records(plan: SourcePlan, tasks: Sequence[TaskInfo]) -> BadRecordCounter:
+    """Count the bad records of these tasks."""
     examples = (
-        format_record_error(plan.tasks[number][file].name, line, reason)
+        RecordError(Path(plan.tasks[number][file].name), line, reason)
         for number, task in enumerate(tasks)
         for file, line, reason in task.bad
     )
-    return bad / max(read, 1), format_bad_records(bad, read, islice(examples, MAX_SHOWN_RECORDS))
+    return BadRecordCounter(
+        read_count=sum(task.read for task in tasks),
+        bad_count=sum(task.dropped.get("bad", 0) for task in tasks),
+        examples=list(islice(examples, MAX_SHOWN_RECORDS)),
+    )
 
 
 def text_position(text: str) -> int:
@@ -254,10 +324,9 @@ def warn_empty_heldout(folder: Path, manifest: Manifest) -> list[str]:
     warnings = []
     for name, source in manifest.sources.items():
         if fraction and source.complete and source.documents and not source.heldout_tokens:
-            keys = [np.fromfile(file, "<u8") for file in sorted((folder / name).glob("*.keys"))]
-            positions = np.concatenate(keys).tolist() if keys else []
+            keys = [np.fromfile(file, "<u8").tolist() for file in (folder / name).glob("*.keys")]
             subject = f"source {name!r} ({source.documents:,} documents)"
-            warnings.append(format_empty_heldout(subject, fraction, positions))
+            warnings.append(format_empty_heldout(subject, fraction, chain.from_iterable(keys)))
     return warnings
 
 

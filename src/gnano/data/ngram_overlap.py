@@ -30,8 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnano.data.readers import detect_form, read_records_of_form
-from gnano.data.record_errors import RecordError
-from gnano.data.text_files import read_lines
+from gnano.data.text_files import RecordError, read_lines
 
 NGRAM_WORDS = 13
 CHUNK_CHARS = 2**15  # characters that are split into words together, so that they fit the cache

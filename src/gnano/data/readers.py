@@ -23,13 +23,13 @@ A file's name and content together determine its form; compression makes no diff
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gnano.data.record_errors import RecordError
-from gnano.data.text_files import check_text, find_undecodable, read_lines
+from gnano.data.text_files import RecordError, check_text, find_undecodable, read_lines
 from gnano.utils.platform_support import require
 
 FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
@@ -37,7 +37,6 @@ MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a docume
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # which no UTF-8 text can hold
-COLUMN_HINT = "set column to the right one"
 LIST_SEPARATOR = re.compile(r"[\s,]*")
 
 csv.field_size_limit(2**31 - 1)  # a document may be long
@@ -68,19 +67,24 @@ def read_documents(
     """
     try:
         form = detect_form(path)
-        if form == "parquet":
-            rows = read_parquet_rows(path, column, verify)
-            for row in enumerate(rows, 1):
-                yield _record_to_document(path, Record(*row), column)
-        elif form == "text":
+        if form == "text":
             yield from _split_text(path, verify)
-        else:
-            for record in read_records_of_form(path, form, verify):
-                found = _record_to_document(path, record, column)
-                if form == "object" and isinstance(found, RecordError):
-                    yield from _split_text(path, verify)  # a JSON document, such as a configuration
-                else:
-                    yield found
+            return
+        for record in read_records_of_form(path, form, verify, column):
+            if isinstance(record, RecordError):
+                found: Document | RecordError = record
+            elif not isinstance(record.value, dict) or column not in record.value:
+                columns = record.value if isinstance(record.value, dict) else ()
+                found = _no_text_error(path, record.line, column, f"it has {_join(columns)}")
+            elif isinstance(text := record.value[column], str | None):
+                found = Document(text or "")
+            else:
+                kind = f"its type is {type(text).__name__}"
+                found = _no_text_error(path, record.line, column, kind)
+            if form == "object" and isinstance(found, RecordError):
+                yield from _split_text(path, verify)  # a JSON document, such as a configuration
+            else:
+                yield found
     except RecordError as error:
         yield error
 
@@ -97,61 +101,42 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
 
 def check_column(paths: Sequence[Path], column: str) -> None:
     """Raise ValueError if a column is set and all files are plain text, which has no columns."""
-    if column != "text" and paths and all(_form_or_damaged(path) == "text" for path in paths):
+    if column == "text":
+        return
+    for path in paths:
+        try:
+            if detect_form(path) != "text":
+                return
+        except RecordError:
+            return
+    if paths:
         raise ValueError(
             f"column is {column!r}, but {paths[0]}{' …' * (len(paths) > 1)} is plain text, which "
             f"has no columns: remove column."
         )
 
 
-def _form_or_damaged(path: Path) -> str:
-    try:
-        return detect_form(path)
-    except RecordError:
-        return "damaged"
-
-
 def _split_text(path: Path, verify: bool) -> Iterator[Document | RecordError]:
-    part: list[str] = []
+    lines: list[str] = []
     length = first = 0
     for number, line in read_lines(path, verify):
-        first = first if part else number
-        part.append(line)
+        if length >= MIN_CHARS_TO_SPLIT and not lines[-1].strip():
+            text = "".join(lines)
+            yield find_undecodable(path, first, text) or Document(text)
+            lines, length = [], 0
+        first = first if lines else number
+        lines.append(line)
         length += len(line)
-        if length >= MIN_CHARS_TO_SPLIT and not line.strip():
-            yield _join_lines(path, first, part)
-            part, length = [], 0
-    if part or not first:
-        yield _join_lines(path, first, part)
-
-
-def _join_lines(path: Path, line: int, lines: list[str]) -> Document | RecordError:
     text = "".join(lines)
-    return find_undecodable(path, line, text) or Document(text)
-
-
-def _record_to_document(
-    path: Path, record: Record | RecordError, column: str
-) -> Document | RecordError:
-    if isinstance(record, RecordError):
-        return record
-    line, value = record
-    if not isinstance(value, dict) or column not in value:
-        columns = value if isinstance(value, dict) else ()
-        return RecordError(path, line, _missing_column_reason(column, columns))
-    text = value[column]
-    if text is None or isinstance(text, str):
-        return Document(text or "")
-    kind = type(text).__name__
-    reason = f"it holds no text in a column {column!r} (its type is {kind}); {COLUMN_HINT}"
-    return RecordError(path, line, reason)
+    yield find_undecodable(path, first, text) or Document(text)
 
 
 def detect_form(path: Path) -> FileForm:
     """Return the form of a file; raise RecordError for one that cannot be read."""
     suffix = _decompressed_suffix(path)
-    if suffix == ".parquet" or _starts_with(path, b"PAR1"):
-        return "parquet"
+    with path.open("rb") as file:
+        if suffix == ".parquet" or file.read(4) == b"PAR1":
+            return "parquet"
     if suffix in CSV_DELIMITERS:
         return "csv"
     lines = (line.strip() for _, line in read_lines(path, verify=False) if line.strip())
@@ -169,6 +154,15 @@ def _decompressed_suffix(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
 
 
+def _is_json_object(line: str) -> bool:
+    if not line.startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def read_records(path: Path) -> Iterator[Record | RecordError]:
     """Yield the records of a file; an error for a line that holds none, and for a damaged file."""
     try:
@@ -178,12 +172,17 @@ def read_records(path: Path) -> Iterator[Record | RecordError]:
 
 
 def read_records_of_form(
-    path: Path, form: FileForm, verify: bool = True
+    path: Path, form: FileForm, verify: bool = True, column: str | None = None
 ) -> Iterator[Record | RecordError]:
-    """Yield the records of a file of this form; raise RecordError if it is damaged."""
+    """Yield the records of a file of this form; raise RecordError if it is damaged.
+
+    Of a Parquet file, only the given column is read.
+    """
     match form:
         case "parquet":
-            for number, row in enumerate(read_parquet_rows(path, verify=verify), 1):
+            if verify:
+                deque(_iter_parquet_rows(path, column), maxlen=0)
+            for number, row in enumerate(_iter_parquet_rows(path, column), 1):
                 yield Record(number, row)
         case "csv":
             yield from _read_csv(path, verify)
@@ -197,22 +196,7 @@ def read_records_of_form(
                     yield _parse_json_record(path, number, line)
 
 
-def read_parquet_rows(
-    path: Path, column: str | None = None, verify: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, with all columns or only the given one.
-
-    Raises RecordError for a damaged file: before its first row or, without `verify`, where the
-    damage is.
-    """
-    if verify:
-        for _ in _iter_parquet_rows(path, column):
-            pass
-    yield from _iter_parquet_rows(path, column)
-
-
 def _parse_json_record(path: Path, line: int, text: str) -> Record | RecordError:
-    """Parse JSON text as a record; lone surrogates become U+FFFD."""
     if bad := find_undecodable(path, line, text):
         return bad
     try:
@@ -222,6 +206,7 @@ def _parse_json_record(path: Path, line: int, text: str) -> Record | RecordError
 
 
 def _replace_surrogates(text: str, value: Any) -> Any:
+    """Replace lone surrogates in parsed JSON text by U+FFFD."""
     if "\\ud" not in text and "\\uD" not in text:
         return value
     return json.loads(LONE_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
@@ -233,29 +218,28 @@ def _json_error_reason(error: Exception) -> str:
 
 def _read_json_list(path: Path, verify: bool) -> Iterator[Record | RecordError]:
     text = "".join(line for _, line in read_lines(path, verify))
-    line, at = 1, 0
+    line, start = 1, 0
     end = text.index("[") + 1
     while True:
         gap = LIST_SEPARATOR.match(text, end)
         assert gap is not None
-        line, at = line + text.count("\n", at, gap.end()), gap.end()
-        if text.startswith("]", at) and not text[at + 1 :].strip():
+        line, start = line + text.count("\n", start, gap.end()), gap.end()
+        if text.startswith("]", start) and not text[start + 1 :].strip():
             return
         try:
-            value, end = json.JSONDecoder().raw_decode(text, at)
+            value, end = json.JSONDecoder().raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             reason = f"{_json_error_reason(error)}, nor is what follows in the list"
-            yield RecordError(path, line, reason, text.count("\n", at) + 1)
+            yield RecordError(path, line, reason, text.count("\n", start) + 1)
             return
-        part = text[at:end]
+        part = text[start:end]
         yield find_undecodable(path, line, part) or Record(line, _replace_surrogates(part, value))
 
 
 def _read_csv(path: Path, verify: bool) -> Iterator[Record | RecordError]:
     lines = (line for _, line in read_lines(path, verify))
-    reader = csv.DictReader(
-        lines, delimiter=CSV_DELIMITERS[_decompressed_suffix(path)], strict=True
-    )
+    delimiter = CSV_DELIMITERS[_decompressed_suffix(path)]
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     while True:
         previous = reader.line_num
         try:
@@ -263,9 +247,8 @@ def _read_csv(path: Path, verify: bool) -> Iterator[Record | RecordError]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield RecordError(
-                path, previous + 1, f"it is not CSV ({error})", reader.line_num - previous
-            )
+            reason = f"it is not CSV ({error})"
+            yield RecordError(path, previous + 1, reason, reader.line_num - previous)
             continue
         text = "".join(value for value in row.values() if isinstance(value, str))
         line = reader.line_num - text.count("\n")
@@ -286,8 +269,8 @@ def _iter_parquet_rows(path: Path, column: str | None) -> Iterator[dict[str, Any
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             names = file.schema_arrow.names
             if column is not None and column not in names:
-                reason = _missing_column_reason(column, names)
-                raise RecordError(path, 0, reason, max(file.metadata.num_rows, 1))
+                rows = max(file.metadata.num_rows, 1)
+                raise _no_text_error(path, 0, column, f"it has {_join(names)}", rows)
             for batch in file.iter_batches(256, columns=None if column is None else [column]):
                 read += len(batch)
                 yield from batch.to_pylist()
@@ -299,21 +282,12 @@ def _iter_parquet_rows(path: Path, column: str | None) -> Iterator[dict[str, Any
         raise RecordError(path, 0, reason, read + 1) from None
 
 
-def _missing_column_reason(column: str, columns: Collection[str]) -> str:
-    """Return the error for a record or table without the text column."""
-    has = ", ".join(map(repr, columns)) or "none"
-    return f"it holds no text in a column {column!r} (it has {has}); {COLUMN_HINT}"
+def _no_text_error(
+    path: Path, line: int, column: str, detail: str, record_count: int = 1
+) -> RecordError:
+    reason = f"it holds no text in a column {column!r} ({detail}); set column to the right one"
+    return RecordError(path, line, reason, record_count)
 
 
-def _is_json_object(line: str) -> bool:
-    if not line.startswith("{"):
-        return False
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+def _join(columns: Collection[str]) -> str:
+    return ", ".join(map(repr, columns)) or "none"

@@ -27,18 +27,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gnano.config.data_config import InstructionSource, SourceConfig
 from gnano.data.generators import iter_items, load_generator
 from gnano.data.readers import Document, check_column, read_documents
-from gnano.data.record_errors import RecordError
-from gnano.data.text_files import check_text, is_binary
+from gnano.data.text_files import RecordError, check_text, is_binary
 from gnano.utils.files import atomic_write_text
 from gnano.utils.platform_support import require
-
-if TYPE_CHECKING:
-    from gnano.utils.hf_hub import HubFile
 
 MIN_TASK_BYTES = 8 * 2**20  # smaller files are joined until a task has this size
 MAX_TASKS = 2_000  # of one source, unless its files are large
@@ -75,6 +71,21 @@ class SourceFiles:
             return []
         root = downloads if self.source.kind == "hub" else self.root
         return [root / file.name for file in self.tasks[task]]
+
+    def fetch_task(self, task: int, downloads: Path) -> list[Path]:
+        """Return where a task's files are, after downloading those of the Hub."""
+        if self.source.kind == "hub":
+            from gnano.utils.hf_hub import HubFile, download_file
+
+            for file in self.tasks[task]:
+                download_file(self.source.repo, self.commit, HubFile(*file), downloads)
+        return self.task_paths(task, downloads)
+
+    def delete_downloads(self, task: int, downloads: Path) -> None:
+        """Delete a task's files of the Hub."""
+        if self.source.kind == "hub":
+            for path in self.task_paths(task, downloads):
+                path.unlink(missing_ok=True)
 
 
 def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
@@ -179,12 +190,22 @@ def resolve_source_files(
     """Return paths or globs of a fine-tuning source, after downloading the Hub's files."""
     if source.kind != "hub":
         return list(source.files)
-    from gnano.utils.hf_hub import download_file, resolve_dataset
+    from gnano.utils.hf_hub import HubFile, download_file, resolve_dataset
 
+    name = "-".join(filter(None, (source.config, source.split, source.revision)))
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        name = hashlib.sha256(name.encode()).hexdigest()[:16]  # a path, such as data/en
     folder = cache_dir / source.repo.replace("/", "--")
-    listing = folder / f"{_listing_name(source)}.json"
-    if listing.is_file():
-        commit, files = _read_listing(listing)
+    listing = folder / f"{name}.json"
+    is_listed = listing.is_file()
+    if is_listed:
+        try:
+            content = json.loads(listing.read_text("utf-8"))
+            commit, files = str(content["commit"]), [HubFile(*file) for file in content["files"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{listing} is damaged ({error}): delete it to list the Hub's files again."
+            ) from None
     else:
         commit, files = resolve_dataset(source.repo, source.config, source.split, source.revision)
     paths = []
@@ -192,29 +213,9 @@ def resolve_source_files(
         size = f"{file.size / 1e6:,.1f} MB"
         notify(f"{source.repo}: file {number} of {len(files)}, {file.name}, {size}")
         paths.append(str(download_file(source.repo, commit, file, folder / commit)))
-    if not listing.is_file():
+    if not is_listed:
         atomic_write_text(listing, json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
     return paths
-
-
-def _listing_name(source: InstructionSource) -> str:
-    """Return the name of the listing of a configuration, split and revision."""
-    name = "-".join(filter(None, (source.config, source.split, source.revision)))
-    if name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        return name
-    return hashlib.sha256(name.encode()).hexdigest()[:16]  # a path, such as data/en
-
-
-def _read_listing(listing: Path) -> tuple[str, "list[HubFile]"]:
-    from gnano.utils.hf_hub import HubFile
-
-    try:
-        content = json.loads(listing.read_text("utf-8"))
-        return str(content["commit"]), [HubFile(*file) for file in content["files"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{listing} is damaged ({error}): delete it to list the Hub's files again."
-        ) from None
 
 
 class FileSearchResult(NamedTuple):
@@ -319,11 +320,8 @@ def _may_contain_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Return whether a pattern may match something inside a folder."""
     if not parts or pattern[:1] == ["**"]:
         return bool(pattern)
-    return (
-        len(pattern) > 1
-        and fnmatchcase(parts[0], pattern[0])
-        and _may_contain_match(parts[1:], pattern[1:])
-    )
+    is_match = len(pattern) > 1 and fnmatchcase(parts[0], pattern[0])
+    return is_match and _may_contain_match(parts[1:], pattern[1:])
 
 
 def _skip_reason(entry: Path, hidden: bool) -> str:

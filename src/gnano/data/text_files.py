@@ -1,4 +1,4 @@
-"""Lines of text files, decompressed where needed, with exact numbers; detection of binary files.
+"""Lines of text files with exact numbers, detection of binary files, and bad records.
 
 Lines end in LF, CRLF or CR, which become LF; nothing else ends a line. A byte order mark before a
 line is not part of it (where files were joined, one may be inside). Bytes that are not UTF-8 become
@@ -6,6 +6,10 @@ lone surrogates, which `find_undecodable` finds, so that one of them costs one r
 
 The checksum of an archive is at its end. Compressed files are therefore read twice, unless a
 partial read is enough: of a file that cannot be read to its end, nothing is used.
+
+Readers yield a `RecordError` in place of a record that cannot be used. `BadRecordCounter` leaves
+these out, counts them, and raises if their share is larger than the recipe allows
+(`data.max_bad_share`).
 """
 
 import codecs
@@ -13,18 +17,72 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from gnano.data.record_errors import RecordError
+from gnano.config.data_config import MAX_BAD_SHARE
 from gnano.utils.files import utf8_error
 from gnano.utils.platform_support import require
 
+RecordT = TypeVar("RecordT")
+MAX_SHOWN_RECORDS = 5  # bad records that are shown
 BINARY_CHECK_BYTES = 2**13  # read to recognize a binary file
 CONTROL_BYTES = bytes({*range(32)} - {7, 8, 9, 10, 11, 12, 13, 26, 27})  # not found in text
 COMPRESSION_MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 NON_UTF8_PATTERN = re.compile("[\udc80-\udcff]")
+
+
+class RecordError(ValueError):
+    """A record that cannot be used; `line` 0 stands for `record_count` records of a file."""
+
+    def __init__(self, path: Path, line: int, reason: str, record_count: int = 1) -> None:
+        self.path, self.line, self.record_count = path, line, record_count
+        self.reason = reason.rstrip(".")
+        unit = "row" if path.name.lower().endswith(".parquet") else "line"
+        place = f"{path}, {unit} {line:,}" if line else path
+        super().__init__(f"{place}: {self.reason}.")
+
+
+@dataclass
+class BadRecordCounter:
+    """Counts records and bad records; if `strict`, the first bad one is raised."""
+
+    strict: bool = False
+    read_count: int = 0  # records, including bad ones
+    bad_count: int = 0
+    examples: list[RecordError] = field(default_factory=list)
+
+    def filter(self, records: Iterable[RecordT | RecordError]) -> Iterator[RecordT]:
+        """Yield the records that can be used."""
+        for record in records:
+            if not isinstance(record, RecordError):
+                self.read_count += 1
+                yield record
+            elif self.strict:
+                raise record
+            else:
+                self.read_count += record.record_count
+                self.bad_count += record.record_count
+                if len(self.examples) < MAX_SHOWN_RECORDS:
+                    self.examples.append(record)
+
+    def format_summary(self) -> str:
+        """Return how many records are bad, and the first of them, one a line; "" without any."""
+        if not self.bad_count:
+            return ""
+        lines = "".join(f"\n  {str(record)[:-1]}" for record in self.examples)
+        return f"{self.bad_count:,} of {self.read_count:,} records cannot be used:{lines}"
+
+    def check(self, max_share: float = MAX_BAD_SHARE, prefix: str = "") -> None:
+        """Raise ValueError if more than this share of the records is bad."""
+        if self.bad_count / max(self.read_count, 1) > max_share:
+            raise ValueError(
+                f"{prefix}{self.format_summary()}\nAt most {max_share:.3g} of the records may be "
+                f"left out (data.max_bad_share): correct the files, or allow more."
+            )
 
 
 def read_lines(path: Path, verify: bool = True) -> Iterator[tuple[int, str]]:
@@ -33,10 +91,21 @@ def read_lines(path: Path, verify: bool = True) -> Iterator[tuple[int, str]]:
     Raises RecordError for a damaged archive: before its first line or, without `verify`, where the
     damage is.
     """
-    if verify and compression_suffix(path):
-        for _ in _iter_lines(path):
-            pass
+    if verify and _compression_suffix(path):
+        deque(_iter_lines(path), maxlen=0)
     yield from _iter_lines(path)
+
+
+def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with io.TextIOWrapper(_open_decompressed(path), "utf-8-sig", "surrogateescape") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.removeprefix("\ufeff")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        cause = str(error).rstrip(".")
+        reason = f"it is damaged after line {number:,} ({cause}), so nothing of it is used"
+        raise RecordError(path, 0, reason, number + 1) from None
 
 
 def find_undecodable(path: Path, line: int, text: str) -> RecordError | None:
@@ -74,61 +143,45 @@ def check_text(path: Path) -> None:
         )
 
 
-def compression_suffix(path: Path) -> str:
+def _compression_suffix(path: Path) -> str:
     """Return ".gz", ".zst" or "", by a file's name or else by its first bytes."""
     suffix = path.suffix.lower()
     if suffix in COMPRESSION_MAGIC.values():
         return suffix
     with path.open("rb") as file:
         head = file.read(4)
-    return next(
-        (suffix for magic, suffix in COMPRESSION_MAGIC.items() if head.startswith(magic)), ""
-    )
-
-
-def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with io.TextIOWrapper(_open_decompressed(path), "utf-8-sig", "surrogateescape") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.removeprefix("\ufeff")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        cause = str(error).rstrip(".")
-        reason = f"it is damaged after line {number:,} ({cause}), so nothing of it is used"
-        raise RecordError(path, 0, reason, number + 1) from None
+    return next((name for magic, name in COMPRESSION_MAGIC.items() if head.startswith(magic)), "")
 
 
 def _open_decompressed(path: Path) -> IO[bytes]:
-    suffix = compression_suffix(path)
+    suffix = _compression_suffix(path)
     if suffix and not path.stat().st_size:
         raise EOFError("it is empty")
     if suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(path))
     if suffix == ".zst":
         require("zstandard", "data", f"Reading {path} needs zstandard")
-        return io.BufferedReader(ZstdReader(path.open("rb")), 2**17)
+        return io.BufferedReader(_ZstdReader(path), 2**17)
     return path.open("rb")
 
 
-class ZstdReader(io.RawIOBase):
+class _ZstdReader(io.RawIOBase):
     """Decompresses frame after frame; EOFError if the last one is truncated.
 
     zstandard's own reader takes a truncated frame for the end of the file.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        import zstandard
-
-        self.file, self.zstandard = file, zstandard
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
         self.frame: Any = None
         self.decompressed = b""
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read decompressed bytes into a buffer; return their number."""
+        from zstandard import ZstdDecompressor, ZstdError
+
         while not self.decompressed:
             compressed = self.frame.unused_data if self.frame and self.frame.eof else b""
             compressed = compressed or self.file.read(2**17)
@@ -137,16 +190,15 @@ class ZstdReader(io.RawIOBase):
                     raise EOFError("Compressed file ended in the middle of a frame")
                 return 0
             if not self.frame or self.frame.eof:
-                self.frame = self.zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+                self.frame = ZstdDecompressor(max_window_size=2**31).decompressobj()
             try:
                 self.decompressed = self.frame.decompress(compressed)
-            except self.zstandard.ZstdError as error:
+            except ZstdError as error:
                 raise EOFError(str(error)) from None
         count = min(len(buffer), len(self.decompressed))
         buffer[:count], self.decompressed = self.decompressed[:count], self.decompressed[count:]
         return count
 
     def close(self) -> None:
-        """Close the file."""
         self.file.close()
         super().close()

@@ -1,4 +1,4 @@
-"""Describes a recipe, a data folder, a run, a checkpoint or a training sample, as text.
+"""Describes a recipe, a data folder, a run or a checkpoint, as text.
 
 `verify_checkpoints` verifies every byte of checkpoints against the hashes written with them.
 """
@@ -17,8 +17,7 @@ from gnano.checkpoint.run_checkpoints import (
 from gnano.config.data_config import InstructionConfig
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
-from gnano.data.inspection import SampleDetails
-from gnano.data.manifest import Manifest, summarize_bad_records, warn_empty_heldout
+from gnano.data.manifest import Manifest, count_bad_records, warn_empty_heldout
 from gnano.data.source_files import format_skipped_files
 from gnano.model.flops import (
     flops_per_token,
@@ -33,7 +32,6 @@ from gnano.reporting.run_status import (
     read_run_status,
     to_printable_line,
 )
-from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.formatting import format_clock, format_gb, format_table, plural
 from gnano.utils.jsonl_log import read_metrics
 
@@ -111,31 +109,12 @@ def describe_data(folder: Path) -> str:
         *warn_empty_heldout(folder, manifest),
     ]
     for name, plan in manifest.plan.sources.items():
-        _, bad = summarize_bad_records(plan, sources[name].tasks)
+        bad = count_bad_records(plan, sources[name].tasks).format_summary()
         lines += [f"{name}: {bad}"] if bad else []
         if plan.commit:
             where = f"{plan.repo} {plan.config}".strip()
             lines.append(f"{name}: {where}, {plan.split} at commit {plan.commit[:12]}")
     lines += [f"{name}: {format_skipped_files(left)}" for name, left in manifest.skipped.items()]
-    return "\n".join(lines)
-
-
-def describe_sample(sample: SampleDetails, tokenizer: Tokenizer) -> str:
-    """Return where a sample is stored, and its text with a line between documents."""
-    lines = [
-        f"sample {sample.number:,}: source {sample.source}, epoch {sample.epoch}, "
-        f"shard {sample.shard}, row {sample.row:,} of {sample.row_count:,}; "
-        f"{sample.tokens:,} tokens, {plural(len(sample.documents), 'document')}"
-    ]
-    for piece in sample.documents:
-        end = piece.offset + len(piece.ids)
-        is_complete = (piece.offset, end) == (0, piece.document_tokens)
-        span = "all" if is_complete else f"{piece.offset:,}–{end:,}"
-        lines.append(
-            f"── document {piece.document_index:,} of {piece.document_count:,}, tokens {span} "
-            f"of {piece.document_tokens:,} ".ljust(72, "─")
-        )
-        lines.append(tokenizer.decode(piece.ids.tolist()))
     return "\n".join(lines)
 
 

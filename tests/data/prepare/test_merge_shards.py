@@ -106,7 +106,7 @@ def test_a_text_held_out_in_an_earlier_group_is_never_training_text(
             for text in read_texts(path, "text"):
                 yield Document(text, split_group=path.name)
 
-    monkeypatch.setattr("gnano.data.prepare.tokenize_task.read_task_documents", grouped)
+    monkeypatch.setattr("gnano.data.prepare.worker_pool.read_task_documents", grouped)
     done = prepared(config)
     manifest = Manifest.load(done.folder)
     sides = {
@@ -136,7 +136,7 @@ def test_a_text_in_both_splits_of_one_task_is_held_out(make, prepared, monkeypat
     groups = [f"group {n}" for n in range(40)]
     held = next(g for g in groups if is_heldout(Document("", split_group=g), 0.3))
     trained = next(g for g in groups if not is_heldout(Document("", split_group=g), 0.3))
-    monkeypatch.setattr("gnano.data.prepare.tokenize_task.read_task_documents", grouped)
+    monkeypatch.setattr("gnano.data.prepare.worker_pool.read_task_documents", grouped)
     config = make(a=["any"], heldout=0.3)
     with pytest.raises(ValueError, match="40 repeated, 40 of them held out"):
         prepare(config)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from gnano.data.prepare.pipeline import Counts, PrepareStatus, SourceStatus
+from gnano.utils.formatting import format_clock
 
 
 @pytest.fixture
@@ -32,24 +33,22 @@ def test_finished_and_unfinished_tasks_count_together(clock):
 
 def test_the_time_left_follows_from_the_average_speed(clock):
     watched = status(a=SourceStatus(expected_tokens=1_000), b=SourceStatus(expected_tokens=500))
-    assert watched.seconds_left is None  # no pace yet
+    assert "left" not in str(watched)  # no pace yet
     clock(10)
     watched.sources["a"].finished = Counts(tokens=300)
-    assert watched.seconds_left == pytest.approx(10 / 300 * (700 + 500))
+    assert f"{format_clock(10 / 300 * (700 + 500))} left" in str(watched)
     # one that gave more than was expected does not shorten the other
     watched.sources["a"].finished = Counts(tokens=2_000)
-    assert watched.seconds_left == pytest.approx(10 / 2_000 * 500)
+    assert f"{format_clock(10 / 2_000 * 500)} left" in str(watched)
 
 
 def test_the_speed_ignores_tokens_of_earlier_processes(clock):
     watched = status(a=SourceStatus(expected_tokens=1_000, finished=Counts(9, 9_000_000, 400)))
     watched.resumed_counts = watched.counts
     clock(5)
-    assert watched.seconds_left is None
-    assert "0.0 MB/s" in str(watched)
+    assert str(watched).splitlines()[0].endswith("0.0 MB/s")
     watched.sources["a"].finished = Counts(10, 19_000_000, 500)
-    assert watched.seconds_left == pytest.approx(5 / 100 * 500)
-    assert "2.0 MB/s" in str(watched)
+    assert f"2.0 MB/s, {format_clock(5 / 100 * 500)} left" in str(watched)
 
 
 def test_every_source_has_a_line_of_counts(clock):

@@ -1,4 +1,4 @@
-"""A data folder keeps its plan: the same plan is resumed, another one is refused."""
+"""A data folder keeps its plan and its tokenizer: the same ones are resumed, others refused."""
 
 import re
 import shutil
@@ -19,11 +19,13 @@ from tests.data.conftest import (
 
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data.generators import SourceGenerator
-from gnano.data.manifest import Manifest
+from gnano.data.manifest import Manifest, is_heldout
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare, worker_config
 from gnano.data.prepare.worker_pool import TokenizeJob, Worker
+from gnano.data.readers import Document
 from gnano.data.source_files import find_source_files
+from gnano.tokenizer.bpe import END_OF_TEXT, UNICODE_TO_BYTE, Tokenizer
 
 
 def identities(folder):
@@ -64,28 +66,23 @@ CHANGES: dict[str, dict[str, Any]] = {
     "shard_tokens": {"shard_tokens": 1_000},
     "tokenizer": {"tokenizer": "bpe-300"},
 }
+SOURCE_CHANGES: dict[str, Any] = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [*CHANGES, *SOURCE_CHANGES])
 def test_another_value_is_refused_by_name_and_nothing_changes(make, tree, change):
     config = make(a=numbered(0, 100), b=numbered(200, 300))
     prepare(config)
     before = tree(config.folder)
-    with pytest.raises(ValueError, match=rf"another {change}\.") as error:
-        prepare(replace(config, **CHANGES[change]))
+    if change in CHANGES:
+        changed, name = replace(config, **CHANGES[change]), change
+    else:
+        changed = with_source(config, "b", **{change: SOURCE_CHANGES[change]})
+        name = f"sources.b.{change}"
+    with pytest.raises(ValueError, match=re.escape(f"another {name}.")) as error:
+        prepare(changed)
     assert config.folder in str(error.value)
     assert tree(config.folder) == before
-
-
-SOURCE_CHANGES: dict[str, Any] = {"max_tokens": 50, "min_chars": 3, "max_chars": 500}
-
-
-@pytest.mark.parametrize("key", SOURCE_CHANGES)
-def test_another_value_of_a_source_is_refused_by_its_name_in_the_recipe(make, key):
-    config = make(a=numbered(0, 100), b=numbered(200, 300))
-    prepare(config)
-    with pytest.raises(ValueError, match=rf"another sources\.b\.{key}\."):
-        prepare(with_source(config, "b", **{key: SOURCE_CHANGES[key]}))
 
 
 def test_other_sources_are_refused_by_name(make):
@@ -274,3 +271,49 @@ def test_a_source_without_text_is_named(make, tokenizer):
 def test_no_sources_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.sources"):
         prepare(DataConfig(folder=str(tmp_path / "prepared")))
+
+
+def test_a_replaced_tokenizer_is_refused(make, mix):
+    config = make(tokenizer="bpe-300", a=mix.texts("a"), b=mix.texts("b"))
+    prepare(config)
+    mix.tokenizer.save(Path(config.folder))
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not the tokenizer that made"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("tokenizer", ["llama", "bpe-", "bpe-x", "bpe-²", "gpt3", "nowhere/at/all"])
+def test_an_unknown_tokenizer_is_named(make, tokenizer):
+    with pytest.raises(ValueError, match=f"data.tokenizer is '{tokenizer}'"):
+        prepare(make(tokenizer=tokenizer, a=numbered(0, 20)))
+
+
+@pytest.mark.parametrize("size", [1, 256, 70_000])
+def test_a_vocabulary_size_out_of_bounds_is_refused(make, size):
+    with pytest.raises(ValueError, match=f"{size:,}.*257"):
+        prepare(make(tokenizer=f"bpe-{size}", a=numbered(0, 20)))
+
+
+def test_a_vocabulary_too_large_for_16_bits_is_refused(make, tmp_path):
+    pairs = [x + y for x in UNICODE_TO_BYTE for y in UNICODE_TO_BYTE]
+    vocab = {word: n for n, word in enumerate([*UNICODE_TO_BYTE, *pairs, END_OF_TEXT])}
+    Tokenizer(vocab, []).save(tmp_path / "large")
+    with pytest.raises(ValueError, match="65,793"):
+        prepare(make(tokenizer=str(tmp_path / "large"), a=numbered(0, 20)))
+
+
+@pytest.mark.parametrize("heldout", [0.3, 0])
+def test_the_tokenizer_is_trained_on_training_text_only(make, mix, heldout):
+    marker = "QZX" * 400
+    marked = next(text for n in range(100) if is_heldout(Document(text := f"{n} {marker}"), 0.3))
+    config = make(tokenizer="bpe-300", a=[*mix.texts("a"), marked], heldout=heldout)
+    prepare(config)
+    tokens = len(Tokenizer.load(Path(config.folder)).encode("QZXQZX"))
+    assert tokens == 6 if heldout else tokens < 3  # if not held out, it is learnt
+
+
+def test_two_runs_train_the_same_tokenizer(make, tree, mix):
+    one, two = (make(folder, tokenizer="bpe-300", a=mix.texts("a")) for folder in ("one", "two"))
+    prepare(one)
+    prepare(two)
+    assert tree(one.folder) == tree(two.folder)
+    assert Tokenizer.load(Path(one.folder)).vocab_size == 300

@@ -120,7 +120,7 @@ def test_an_internal_error_in_a_worker_process_has_a_traceback(config, tmp_path,
 
 def test_an_internal_error_in_this_process_has_a_traceback(config, monkeypatch):
     monkeypatch.setattr(
-        "gnano.data.prepare.tokenize_task.text_position", lambda text: {"here": 1}["nowhere"]
+        "gnano.data.prepare.worker_pool.text_position", lambda text: {"here": 1}["nowhere"]
     )
     with pytest.raises(RuntimeError, match="KeyError: 'nowhere'"):
         prepare(replace(config, workers=1))
@@ -130,7 +130,7 @@ def test_a_full_disk_in_a_worker_raises_the_same_error(config, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/somewhere/000.keys")
 
-    monkeypatch.setattr("gnano.data.prepare.tokenize_task.atomic_write_bytes", full)
+    monkeypatch.setattr("gnano.data.prepare.worker_pool.atomic_write_bytes", full)
     with pytest.raises(OSError, match="No space") as error:
         prepare(replace(config, workers=1))
     assert (error.value.errno, error.value.filename) == (28, "/somewhere/000.keys")

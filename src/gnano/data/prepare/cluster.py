@@ -18,16 +18,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from gnano.config.data_config import DataConfig
 from gnano.data.manifest import Manifest
+from gnano.data.prepare.merge_shards import TaskScheduler
 from gnano.data.prepare.pipeline import finish_folder, worker_config
-from gnano.data.prepare.source_setup import check_output_folder, open_data_folder
-from gnano.data.prepare.task_scheduler import TaskScheduler
+from gnano.data.prepare.source_setup import open_data_folder
 from gnano.data.source_files import SourceFiles
-from gnano.utils.files import lock_folder
 from gnano.utils.platform_support import available_cores, require
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
@@ -73,7 +73,6 @@ class ClusterPreparation:
             reject_unused(self.slurm, "slurm", names, f"executor is {self.executor!r}")
         for package in ("datatrove", "ray") if self.executor == "ray" else ("datatrove",):
             require(package, "scale", f"Scaling out needs {package}")
-        check_output_folder(self.config)
         # absolute paths, since other processes have other working directories
         self.folder = Path(self.config.folder).absolute()
         self.logs_folder = (self.logs or self.folder / LOGS_FOLDER).absolute()
@@ -81,6 +80,8 @@ class ClusterPreparation:
         self.config = replace(
             self.config, folder=str(self.folder), decontaminate=tuple(map(str, paths))
         )
+        # the name of the folder's Slurm jobs, by which the queue is searched
+        self.job_name = f"gnano-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
 
     def run(self) -> Manifest | None:
         """Run rounds until the budgets are met; with Slurm submit one round and return None.
@@ -89,8 +90,7 @@ class ClusterPreparation:
         """
         if self.executor == "slurm":
             self._check_slurm()
-        with lock_folder(self.folder):
-            manifest, inputs = open_data_folder(self.config)
+        with open_data_folder(self.config) as (manifest, inputs):
             if manifest.complete:
                 return manifest
             scheduler = TaskScheduler(self.folder, manifest)
@@ -99,12 +99,10 @@ class ClusterPreparation:
                 manifest.refresh(self.folder)
                 self._submit_slurm_jobs(scheduler, inputs)
                 return None
-            while True:
-                for _ in scheduler.advance():
-                    pass
-                if scheduler.is_complete:
-                    break
+            scheduler.advance()
+            while not scheduler.is_complete:
                 self._run_round(scheduler, inputs)
+                scheduler.advance()
             finish_folder(self.folder, manifest, self.config.keep_downloads)
         return manifest
 
@@ -132,7 +130,20 @@ class ClusterPreparation:
         step, options = self._start_round(scheduler, inputs)
         with steps.redirect_output(step.round_folder):
             if self.executor == "ray":
-                executor = self._ray_executor(step, options)
+                from datatrove.executor.ray import RayPipelineExecutor
+
+                ray: Any = importlib.import_module("ray")  # partly typed
+                if not ray.is_initialized():
+                    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+                    ray.init(
+                        # Ray's own default waits for minutes for a cluster that no longer exists
+                        address=os.environ.get("RAY_ADDRESS", "local"),
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
+                self.log(f"Ray has {ray.cluster_resources().get('CPU', 0):.0f} cores.")
+                executor = RayPipelineExecutor([step], **options)
             else:
                 workers = self.workers or available_cores()
                 executor = steps.LocalExecutor([step], workers=workers, **options)
@@ -146,27 +157,13 @@ class ClusterPreparation:
                 f"tasks are kept."
             )
 
-    def _ray_executor(self, step: "TokenizeStep", options: dict[str, Any]) -> Any:
-        from datatrove.executor.ray import RayPipelineExecutor
-
-        ray: Any = importlib.import_module("ray")  # partly typed
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(
-                # Ray's own default waits for minutes for a cluster that no longer exists
-                address=os.environ.get("RAY_ADDRESS", "local"),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        self.log(f"Ray has {ray.cluster_resources().get('CPU', 0):.0f} cores.")
-        return RayPipelineExecutor([step], **options)
-
     def _submit_slurm_jobs(self, scheduler: TaskScheduler, inputs: dict[str, SourceFiles]) -> None:
         """Submit an array of jobs that make drafts, and a job that merges them.
 
         datatrove adds to each a job that merges its statistics.
         """
+        from datatrove.executor.slurm import SlurmPipelineExecutor
+
         from gnano.data.prepare import cluster_steps as steps
 
         try:
@@ -177,50 +174,38 @@ class ClusterPreparation:
                 f"command again, which submits the remaining tasks."
             ) from None
         step, options = self._start_round(scheduler, inputs)
-        finish_options = {
-            "tasks": 1,
-            "logging_dir": str(step.round_folder / "finish"),
-            "mem_per_cpu_gb": self.slurm.finish_memory_gb,
-        }
+        bin_folder = shlex.quote(str(Path(sys.executable).parent))
+        slurm = partial(
+            SlurmPipelineExecutor,
+            time=self.slurm.time,
+            partition=self.slurm.partition,
+            qos=self.slurm.qos,
+            job_name=self.job_name,
+            env_command=self.slurm.env_command or f"export PATH={bin_folder}:$PATH",
+            # otherwise datatrove's statistics job stays in the queue after a failed rank
+            sbatch_args={"kill-on-invalid-dep": "yes"},
+        )
         try:
             with steps.redirect_output(step.round_folder):
-                if step.tasks:
+                slurm(
+                    [steps.FinishStep(self.config, step.round_folder)],
+                    tasks=1,
+                    logging_dir=str(step.round_folder / "finish"),
+                    mem_per_cpu_gb=self.slurm.finish_memory_gb,
+                    depends=slurm([step], **options) if step.tasks else None,
                     # also after ranks that failed, to merge the drafts of the others
-                    finish_options["run_on_dependency_fail"] = True
-                    finish_options["depends"] = self._slurm_executor(step, options)
-                finish = steps.FinishStep(self.config, step.round_folder)
-                self._slurm_executor(finish, finish_options).launch_job()
+                    run_on_dependency_fail=True,
+                ).launch_job()
         except subprocess.CalledProcessError as error:
             raise ValueError(
                 f"sbatch refused a job ({error}): its message is above, the script is in "
                 f"{step.round_folder}."
             ) from None
         self.log(
-            f"Submitted: see `squeue --name={self._job_name}` and the logs in "
+            f"Submitted: see `squeue --name={self.job_name}` and the logs in "
             f"{step.round_folder}. When the jobs have ended, run the same command again: it "
             f"reports that {self.folder} is complete, or submits the remaining tasks."
         )
-
-    def _slurm_executor(self, step: Any, options: dict[str, Any]) -> Any:
-        from datatrove.executor.slurm import SlurmPipelineExecutor
-
-        bin_folder = shlex.quote(str(Path(sys.executable).parent))
-        return SlurmPipelineExecutor(
-            [step],
-            time=self.slurm.time,
-            partition=self.slurm.partition,
-            qos=self.slurm.qos,
-            job_name=self._job_name,
-            env_command=self.slurm.env_command or f"export PATH={bin_folder}:$PATH",
-            # otherwise datatrove's statistics job stays in the queue after a failed rank
-            sbatch_args={"kill-on-invalid-dep": "yes"},
-            **options,
-        )
-
-    @property
-    def _job_name(self) -> str:
-        """The name of the folder's Slurm jobs, by which the queue is searched."""
-        return f"gnano-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
 
     def _check_slurm(self) -> None:
         """Raise ValueError for problems that would otherwise appear after the jobs' submission."""
@@ -233,10 +218,10 @@ class ClusterPreparation:
                 f"{self.logs_folder} has a space, which Slurm scripts cannot contain (--logs)."
             )
         if shutil.which("squeue"):
-            command = ["squeue", "--noheader", "--format=%i", f"--name={self._job_name}"]
+            command = ["squeue", "--noheader", "--format=%i", f"--name={self.job_name}"]
             jobs = subprocess.run(command, capture_output=True, encoding="utf-8").stdout.split()
             if jobs:
                 raise ValueError(
                     f"Jobs for {self.folder} are still in the queue ({', '.join(jobs[:3])} …). "
-                    f"Wait for them, or cancel them with `scancel --name={self._job_name}`."
+                    f"Wait for them, or cancel them with `scancel --name={self.job_name}`."
                 )

@@ -24,15 +24,15 @@ from multiprocess.connection import wait
 
 from gnano.config.data_config import DataConfig
 from gnano.data.manifest import Manifest, read_marker
-from gnano.data.prepare.merge_shards import has_all_task_files
+from gnano.data.prepare.merge_shards import TaskScheduler, has_all_task_files
 from gnano.data.prepare.pipeline import finish_folder
-from gnano.data.prepare.prefetcher import DOWNLOADS_FOLDER, download_task
-from gnano.data.prepare.task_scheduler import TaskScheduler
-from gnano.data.prepare.tokenize_task import TaskDraft, draft_folder
+from gnano.data.prepare.source_setup import DOWNLOADS_FOLDER
 from gnano.data.prepare.worker_pool import (
     TokenizeJob,
     Worker,
     WorkerEvent,
+    draft_folder,
+    load_draft,
     raise_event_error,
     serialize_error,
 )
@@ -91,18 +91,13 @@ class TokenizeStep(_DataTroveStep):
         return data
 
     def _tokenize_task(self, worker: Worker, source: str, task: int) -> None:
-        inputs = self.inputs[source]
-        downloads = self.folder / DOWNLOADS_FOLDER / source
-        paths = inputs.task_paths(task, downloads)
-        if inputs.source.kind == "hub":
-            download_task(inputs, task, downloads)
-        job = TokenizeJob(source=source, task=task, paths=list(map(str, paths)))
-        worker.tokenize(job, _check_parent)
-        if inputs.source.kind == "hub" and not self.config.keep_downloads:
-            for path in paths:
-                path.unlink(missing_ok=True)
-        draft = TaskDraft.load(draft_folder(self.folder, source, task))
-        assert draft is not None
+        inputs, downloads = self.inputs[source], self.folder / DOWNLOADS_FOLDER / source
+        paths = list(map(str, inputs.fetch_task(task, downloads)))
+        worker.tokenize(TokenizeJob(source=source, task=task, paths=paths), _check_parent)
+        if not self.config.keep_downloads:
+            inputs.delete_downloads(task, downloads)
+        draft = load_draft(draft_folder(self.folder, source, task))
+        assert draft
         self.stat_update("documents read", value=draft.read, unit="task")
         for why, count in draft.dropped.items():
             self.stat_update(f"documents {why}", value=count, unit="task")
@@ -191,7 +186,7 @@ def is_task_done(folder: Path, source: str, task: int) -> bool:
     info = read_marker(folder / source, task)
     if info and has_all_task_files(folder / source, task, info):
         return True
-    return TaskDraft.load(draft_folder(folder, source, task)) is not None
+    return load_draft(draft_folder(folder, source, task)) is not None
 
 
 def raise_saved_failure(folders: Iterable[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Merges drafts into the shards that training reads, without duplicate documents.
+"""Merges drafts into the shards that training reads, in the plan's order, without duplicates.
 
     draft (web, 3) ─▶ keys compared with all kept so far ─▶ web/00003-000.tokens …,
                                                             web/00003-heldout.tokens,
@@ -20,8 +20,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gnano.data.manifest import TaskInfo, marker_path, read_marker, write_marker
-from gnano.data.prepare.tokenize_task import HELDOUT_SHARD, KEY_DTYPE, SIZE_DTYPE, TaskDraft
+from gnano.data.manifest import (
+    Manifest,
+    SourceInfo,
+    TaskInfo,
+    count_bad_records,
+    marker_path,
+    read_marker,
+    write_marker,
+)
+from gnano.data.prepare.worker_pool import (
+    HELDOUT_SHARD,
+    KEY_DTYPE,
+    SIZE_DTYPE,
+    draft_folder,
+    load_draft,
+)
 from gnano.data.shards import (
     OFFSET_DTYPE,
     TOKEN_DTYPE,
@@ -34,6 +48,83 @@ from gnano.utils.files import atomic_write_bytes
 
 HashKeys = NDArray[np.uint64]
 BoolMask = NDArray[np.bool_]
+
+
+class TaskScheduler:
+    """Merges drafts in the plan's order, and adds the finished tasks to `manifest.sources`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest, self.plan = folder, manifest, manifest.plan
+        self.task_order = list(self.plan.iter_tasks())
+        self.dedup_index = DedupIndex()
+        self.position = 0  # index in `task_order`
+        manifest.sources = {name: SourceInfo() for name in self.plan.sources}
+        for name in self.plan.sources:
+            (folder / name).mkdir(exist_ok=True)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all sources have all tasks that they need."""
+        return self.position == len(self.task_order)
+
+    def advance(self) -> list[tuple[str, int]]:
+        """Finish tasks in order as far as there are drafts; return them."""
+        finished = []
+        while not self.is_complete:
+            source, task = self.task_order[self.position]
+            if not self.manifest.sources[source].complete:
+                if not self._finish_task(source, task):
+                    break
+                finished.append((source, task))
+            self.position += 1
+        return finished
+
+    def pending_tasks(self) -> list[tuple[str, int]]:
+        """Return the unfinished tasks, in order, that the budgets will likely need."""
+        needed = {name: self.estimate(name)[0] for name in self.plan.sources}
+        return [
+            (source, task)
+            for source, task in self.task_order[self.position :]
+            if not self.manifest.sources[source].complete and task < needed[source]
+        ]
+
+    def estimate(self, source: str) -> tuple[int, int]:
+        """Return how many tasks and training tokens the source will likely have."""
+        plan, info = self.plan.sources[source], self.manifest.sources[source]
+        tasks, tokens = len(info.tasks), info.tokens
+        if info.complete:
+            return tasks, tokens
+        size = sum(file.size for files in plan.tasks[:tasks] for file in files)
+        expected_tasks, expected_tokens = plan.estimate(tokens / max(size, 1))
+        return max(expected_tasks, tasks + 1), max(expected_tokens, tokens)
+
+    def _finish_task(self, source: str, task: int) -> bool:
+        """Finish a task from an earlier process or its draft; return False without either."""
+        plan, info = self.plan.sources[source], self.manifest.sources[source]
+        folder, drafts = self.folder / source, draft_folder(self.folder, source, task)
+        finished = read_marker(folder, task)
+        if finished and has_all_task_files(folder, task, finished):
+            self.dedup_index.add(np.fromfile(_keys_path(folder, task), KEY_DTYPE))
+            draft = None
+        else:
+            finished = draft = load_draft(drafts)
+            if finished is None:
+                return False
+        # before the merge, so that a user can still correct the task's files
+        bad = count_bad_records(plan, [*info.tasks, finished])
+        bad.check(self.manifest.max_bad_share, f"Source {source!r}: ")
+        if draft:
+            finished = merge_draft(drafts, draft, folder, task, self.dedup_index)
+        self.manifest.add_task(source, finished)
+        if info.complete and not info.tokens:
+            dropped = "".join(f", {n:,} {why}" for why, n in info.dropped.items() if n)
+            heldout = sum(shard.documents for shard in info.heldout)
+            where = plan.repo or f"{plan.tasks[0][0].name}{' …' * (len(plan.tasks) > 1)}"
+            raise ValueError(
+                f"Source {source!r} ({where}) has no training text: "
+                f"{info.read:,} documents read{dropped}, {heldout:,} of them held out."
+            )
+        return True
 
 
 class DedupIndex:
@@ -60,15 +151,6 @@ class DedupIndex:
             runs[-2:] = [np.sort(np.concatenate(runs[-2:]), kind="stable")]
 
 
-def load_finished_task(folder: Path, task: int, dedup_index: DedupIndex) -> TaskInfo | None:
-    """Return a task that an earlier process finished, or None; add its keys to the index."""
-    info = read_marker(folder, task)
-    if info is None or not has_all_task_files(folder, task, info):
-        return None
-    dedup_index.add(np.fromfile(_keys_path(folder, task), KEY_DTYPE))
-    return info
-
-
 def has_all_task_files(folder: Path, task: int, info: TaskInfo) -> bool:
     """Return whether all files of a finished task exist with their sizes; they are not read."""
     shards = [*info.shards, info.heldout] if info.heldout else info.shards
@@ -79,14 +161,19 @@ def has_all_task_files(folder: Path, task: int, info: TaskInfo) -> bool:
 
 
 def merge_draft(
-    draft_folder: Path, draft: TaskDraft, folder: Path, task: int, dedup_index: DedupIndex
+    drafts: Path, draft: TaskInfo, folder: Path, task: int, dedup_index: DedupIndex
 ) -> TaskInfo:
     """Move a draft's shards into their source's folder, without duplicates of kept documents."""
-    remove_task(folder, task)
+    # an earlier attempt's files: the marker first, so that no reader relies on the others
+    marker_path(folder, task).unlink(missing_ok=True)
+    for path in [*folder.glob(f"{task:05}[-.]*"), *folder.glob(f".{task:05}[-.]*")]:
+        if path.suffix in (".tokens", ".docs", ".keys", ".partial"):
+            path.unlink()
+    assert draft.heldout
     # held-out documents first: a text on both sides is removed from training
     draft_shards = [draft.heldout, *draft.shards]
     keys = np.concatenate(
-        [np.fromfile(draft_folder / f"{shard.name}.keys", KEY_DTYPE) for shard in draft_shards]
+        [np.fromfile(drafts / f"{shard.name}.keys", KEY_DTYPE) for shard in draft_shards]
     )
     is_new = dedup_index.find_new(keys)
     kept: list[ShardInfo] = []
@@ -97,12 +184,17 @@ def merge_draft(
         keep = is_new[start : start + shard.documents]
         start += shard.documents
         name = f"{task:05}-{HELDOUT_SHARD if shard.name == HELDOUT_SHARD else f'{len(kept):03}'}"
-        moved = _move_shard(draft_folder, shard, folder, name, keep)
-        if moved and shard.name == HELDOUT_SHARD:
+        if not keep.any():
+            continue
+        moved = _move_shard(drafts, shard, folder, name, keep)
+        if shard.name == HELDOUT_SHARD:
             heldout = moved
-        elif moved:
+        else:
             kept.append(moved)
-            lengths += _length_histogram(folder, moved)
+            starts = open_offsets(folder, moved, verify=False).astype(np.int64)
+            # bin n has the documents of 2^n to 2^(n+1) - 1 tokens
+            bins = np.frexp(np.diff(starts, append=moved.tokens))[1] - 1
+            lengths += np.bincount(bins, minlength=32)
     atomic_write_bytes(_keys_path(folder, task), keys[is_new].tobytes())
     info = TaskInfo(
         shards=kept,
@@ -114,16 +206,8 @@ def merge_draft(
     )
     write_marker(folder, task, info)
     dedup_index.add(keys[is_new])
-    shutil.rmtree(draft_folder)
+    shutil.rmtree(drafts)
     return info
-
-
-def remove_task(folder: Path, task: int) -> None:
-    """Delete a task's files, its marker first, so that no reader relies on the others."""
-    marker_path(folder, task).unlink(missing_ok=True)
-    for path in [*folder.glob(f"{task:05}[-.]*"), *folder.glob(f".{task:05}[-.]*")]:
-        if path.suffix in (".tokens", ".docs", ".keys", ".partial"):
-            path.unlink()
 
 
 def _keys_path(folder: Path, task: int) -> Path:
@@ -132,10 +216,8 @@ def _keys_path(folder: Path, task: int) -> Path:
 
 def _move_shard(
     source: Path, shard: ShardInfo, folder: Path, name: str, keep: BoolMask
-) -> ShardInfo | None:
-    """Move a shard to its final name with the documents to keep; None if there are none."""
-    if not keep.any():
-        return None
+) -> ShardInfo:
+    """Move a shard to its final name with the documents to keep."""
     if keep.all():
         for suffix in ("tokens", "docs"):
             (source / f"{shard.name}.{suffix}").replace(folder / f"{name}.{suffix}")
@@ -156,10 +238,3 @@ def _move_shard(
         sha256_tokens=hashlib.sha256(tokens).hexdigest(),
         sha256_docs=hashlib.sha256(offsets).hexdigest(),
     )
-
-
-def _length_histogram(folder: Path, shard: ShardInfo) -> NDArray[np.int64]:
-    """Count documents by length: bin n has those of 2^n to 2^(n+1) - 1 tokens."""
-    offsets = open_offsets(folder, shard, verify=False).astype(np.int64)
-    lengths = np.diff(offsets, append=shard.tokens)
-    return np.bincount(np.frexp(lengths)[1] - 1, minlength=32)

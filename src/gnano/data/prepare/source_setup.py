@@ -6,17 +6,22 @@ gated data set, a renamed column, a folder prepared from another configuration.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnano.config.data_config import DataConfig
-from gnano.data.manifest import MANIFEST_NAME, Manifest, is_heldout, write_marker
+from gnano.data.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardPlan,
+    SourcePlan,
+    is_heldout,
+    write_marker,
+)
 from gnano.data.prepare.merge_shards import has_all_task_files
-from gnano.data.prepare.prefetcher import DOWNLOADS_FOLDER, download_task
-from gnano.data.prepare.tokenize_task import draft_folder
-from gnano.data.readers import Document
-from gnano.data.record_errors import RecordError
-from gnano.data.shard_plan import ShardPlan, SourcePlan
+from gnano.data.prepare.worker_pool import draft_folder
 from gnano.data.source_files import (
     SourceFiles,
     check_source_files,
@@ -25,45 +30,58 @@ from gnano.data.source_files import (
     find_source_files,
     read_task_documents,
 )
-from gnano.utils.files import check_output_path
+from gnano.data.text_files import RecordError
+from gnano.utils.files import check_output_path, lock_folder
 
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
 
 
+DOWNLOADS_FOLDER = ".downloads"  # in the data folder
 TOKENIZER_SAMPLE_CHARS = 32 * 2**20  # characters of text to train a tokenizer on
 
 
-def check_output_folder(config: DataConfig) -> None:
-    """Raise ValueError if the output folder contains inputs, or is a folder of another kind."""
+@contextmanager
+def open_data_folder(config: DataConfig) -> Iterator[tuple[Manifest, dict[str, SourceFiles]]]:
+    """Lock a folder; yield its manifest, created if it is new, and the files of every source.
+
+    A finished folder with all its files is not changed, and needs no request to the Hub. Raises
+    ValueError if the folder contains inputs or is of another kind, and otherwise with a sentence
+    for each source that cannot be used.
+    """
+    folder = Path(config.folder)
     files = [file for source in config.sources.values() for file in source.files]
     inputs = (*files, *config.decontaminate)
-    check_output_path(Path(config.folder), "--data.folder", inputs, allowed_kind="data folder")
+    check_output_path(folder, "--data.folder", inputs, allowed_kind="data folder")
+    with lock_folder(folder):
+        if not config.sources:
+            raise ValueError("The recipe has no sources to prepare. Add some (data.sources).")
+        saved = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
+        source_files = _find_all_sources(config, saved)
+        yield _open_manifest(config, folder, saved, source_files), source_files
 
 
-def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFiles]]:
-    """Return the folder's manifest, created if it is new, and the files of every source.
-
-    A finished folder with all its files is returned unchanged, and without a request to the Hub.
-    Raises ValueError, with a sentence for each source that cannot be used.
-    """
-    if not config.sources:
-        raise ValueError("The recipe has no sources to prepare. Add some (data.sources).")
-    folder = Path(config.folder)
-    saved = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
-    inputs = _find_all_sources(config, saved)
+def _open_manifest(
+    config: DataConfig, folder: Path, saved: Manifest | None, inputs: dict[str, SourceFiles]
+) -> Manifest:
+    """Return the folder's manifest, new or brought up to date."""
     evaluations = find_files(config.decontaminate)
+    sources = {}
+    for name, found in inputs.items():
+        settings = asdict(found.source)
+        for key in ("weight", "files", "generator"):  # tasks name the last two
+            del settings[key]
+        sources[name] = SourcePlan(**settings, commit=found.commit, tasks=found.tasks)
     plan = ShardPlan(
         tokenizer=config.tokenizer,
         heldout=config.heldout_fraction,
         shard_tokens=config.shard_tokens,
         decontaminate=tuple(describe_local_file(path, path.parent) for path in evaluations.paths),
-        sources={name: SourcePlan.from_files(found) for name, found in inputs.items()},
+        sources=sources,
     )
     skipped = {name: list(found.skipped) for name, found in inputs.items()}
     skipped["data.decontaminate"] = [f"{p.name} ({why})" for p, why in evaluations.skipped.items()]
-    # these may change while the plan stays the same
-    settings: dict[str, Any] = {
+    changeable: dict[str, Any] = {  # while the plan stays the same
         "weights": config.weights,
         "max_bad_share": float(config.max_bad_share),
         "skipped": {name: files for name, files in skipped.items() if files},
@@ -72,16 +90,26 @@ def open_data_folder(config: DataConfig) -> tuple[Manifest, dict[str, SourceFile
         tokenizer = _save_new_tokenizer(config, folder, inputs)
         vocabulary = {key: getattr(tokenizer, key) for key in ("name", "fingerprint", "vocab_size")}
         vocabulary["end_of_text"] = tokenizer.end_of_text_id
-        manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **settings)
+        manifest = Manifest(plan=plan, tokenizer=vocabulary, sources={}, **changeable)
         manifest.save(folder)
-        return manifest, inputs
+        return manifest
     manifest = _check_saved_manifest(folder, saved, plan)
-    if any(getattr(manifest, key) != value for key, value in settings.items()):
-        vars(manifest).update(settings)
+    if any(getattr(manifest, key) != value for key, value in changeable.items()):
+        vars(manifest).update(changeable)
         manifest.save(folder)
-    if manifest.complete:
-        _reopen_if_files_missing(folder, manifest)
-    return manifest, inputs
+    if manifest.complete:  # tasks whose files are missing are done again
+        tasks = [
+            (folder / name, number, task)
+            for name, info in manifest.sources.items()
+            for number, task in enumerate(info.tasks)
+        ]
+        intact = [task for task in tasks if has_all_task_files(*task)]
+        if len(intact) < len(tasks):
+            for task in intact:
+                write_marker(*task)
+            manifest.complete = False
+            manifest.save(folder)
+    return manifest
 
 
 def _find_all_sources(config: DataConfig, saved: Manifest | None) -> dict[str, SourceFiles]:
@@ -136,28 +164,35 @@ def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Man
     )
 
 
-def _reopen_if_files_missing(folder: Path, manifest: Manifest) -> None:
-    """If files of a finished folder are missing, reopen it with only their tasks unfinished."""
-    tasks = [(name, n, i) for name, s in manifest.sources.items() for n, i in enumerate(s.tasks)]
-    complete = [task for task in tasks if has_all_task_files(folder / task[0], *task[1:])]
-    if len(complete) < len(tasks):
-        for name, number, info in complete:
-            write_marker(folder / name, number, info)
-        manifest.complete = False
-        manifest.save(folder)
-
-
 def _save_new_tokenizer(
     config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
 ) -> "Tokenizer":
-    """Save the tokenizer in a new folder; raise ValueError if the folder has other files."""
+    """Make and save the tokenizer of a new folder; raise ValueError if it has other files."""
+    from gnano.tokenizer.bpe import Tokenizer
+    from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+    from gnano.tokenizer.train_bpe import train_bpe
+
     for name in config.sources:
         if found := next((folder / name).glob("*"), None):
             raise ValueError(
                 f"{folder / name} is the folder for the shards of source {name!r}, but it has "
                 f"other files ({found.name}). Rename the source, or choose another data.folder."
             )
-    tokenizer = _make_tokenizer(config, folder, inputs)
+    kind, _, size = config.tokenizer.partition("-")
+    path = Path(config.tokenizer).expanduser()
+    if config.tokenizer == "gpt2":
+        tokenizer = load_gpt2_tokenizer()
+    elif kind == "bpe" and size.isdecimal():
+        tokenizer = train_bpe(_iter_training_text(config, folder, inputs), int(size))
+    elif not path.is_dir():
+        raise ValueError(
+            f"data.tokenizer is {config.tokenizer!r}, which is neither gpt2, nor bpe-N "
+            f"(such as bpe-4096), nor a folder."
+        )
+    elif (path / "tokenizer.json").exists():
+        tokenizer = Tokenizer.load(path)
+    else:
+        tokenizer = load_gpt2_tokenizer(path)
     if tokenizer.vocab_size > 2**16:
         raise ValueError(
             f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, but "
@@ -167,27 +202,6 @@ def _save_new_tokenizer(
     return tokenizer
 
 
-def _make_tokenizer(
-    config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
-) -> "Tokenizer":
-    from gnano.tokenizer.bpe import Tokenizer
-    from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
-    from gnano.tokenizer.train_bpe import train_bpe
-
-    kind, _, size = config.tokenizer.partition("-")
-    if config.tokenizer == "gpt2":
-        return load_gpt2_tokenizer()
-    if kind == "bpe" and size.isdecimal():
-        return train_bpe(_iter_training_text(config, folder, inputs), int(size))
-    path = Path(config.tokenizer).expanduser()
-    if not path.is_dir():
-        raise ValueError(
-            f"data.tokenizer is {config.tokenizer!r}, which is neither gpt2, nor bpe-N "
-            f"(such as bpe-4096), nor a folder."
-        )
-    return Tokenizer.load(path) if (path / "tokenizer.json").exists() else load_gpt2_tokenizer(path)
-
-
 def _iter_training_text(
     config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
 ) -> Iterator[str]:
@@ -195,7 +209,17 @@ def _iter_training_text(
     total_weight = sum(config.weights.values())
     for name, found in inputs.items():
         share = remaining = TOKENIZER_SAMPLE_CHARS * found.source.weight / total_weight
-        for document in _iter_documents(found, folder / DOWNLOADS_FOLDER / name):
+        downloads = folder / DOWNLOADS_FOLDER / name
+        # bad records are counted and reported when the task is tokenized
+        documents = (
+            document
+            for task in range(len(found.tasks))
+            for document in read_task_documents(
+                found.source, found.fetch_task(task, downloads), verify=False
+            )
+            if not isinstance(document, RecordError) and document.text.strip()
+        )
+        for document in documents:
             if remaining <= 0:
                 break
             if not is_heldout(document, config.heldout_fraction):
@@ -203,14 +227,3 @@ def _iter_training_text(
                 yield document.text
         if share and remaining == share:
             raise ValueError(f"Source {name!r} ({found.source.location}) has no training text.")
-
-
-def _iter_documents(inputs: SourceFiles, downloads: Path) -> Iterator[Document]:
-    for task in range(len(inputs.tasks)):
-        if inputs.source.kind == "hub":
-            download_task(inputs, task, downloads)
-        # bad records are counted and reported when the task is tokenized
-        paths = inputs.task_paths(task, downloads)
-        for document in read_task_documents(inputs.source, paths, verify=False):
-            if not isinstance(document, RecordError) and document.text.strip():
-                yield document

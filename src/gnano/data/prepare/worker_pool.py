@@ -1,37 +1,98 @@
-"""A pool of worker processes that tokenize tasks, one task at a time each.
+"""Worker processes, each of which tokenizes one task at a time into a draft.
 
     prepare ──one job per line of JSON──▶ python -m gnano.data.prepare.worker_pool
             ◀──progress, done, failed────
 
+    files ─▶ documents ─▶ length limits, decontamination ─▶ held-out split ─▶ tokenizer ─▶ draft
+
 A worker is a new interpreter with two pipes, so it does not depend on what the calling program
 has loaded or how it was started. It ends when its input ends or nobody reads its output, so a
 killed `prepare` leaves no worker running. A single worker is a thread of this process.
+
+A draft is a folder of shards, each with its documents' keys (hashes of their texts) and sizes, with
+which `merge_shards` removes documents that other tasks repeat. It depends only on its task and the
+plan, so any process may make it at any time. It is renamed to its name when it is complete.
 """
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from array import array
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from queue import Queue
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
 
 from gnano.config.data_config import DataConfig, SourceConfig
-from gnano.data.prepare.tokenize_task import ProgressCallback, draft_folder, tokenize_task
+from gnano.data.manifest import TaskInfo, is_heldout, text_position
+from gnano.data.shards import ShardInfo, ShardWriter, has_all_shard_files
+from gnano.data.source_files import read_task_documents
+from gnano.data.text_files import BadRecordCounter
+from gnano.utils.files import atomic_write_bytes, atomic_write_text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gnano.data.ngram_overlap import DecontaminationFilter
     from gnano.tokenizer.bpe import Tokenizer
 
 
+KEY_DTYPE = np.dtype("<u8")
+SIZE_DTYPE = np.dtype("<u4")
+MIN_SHARD_TOKENS = 2**16  # a task's last shard is not shorter, unless the task is
+REPORT_EVERY_DOCUMENTS = 64  # documents between two progress reports
 REPORT_SECONDS = 0.25  # between two progress events of a worker
+HELDOUT_SHARD = "heldout"
+DRAFTS_FOLDER = ".work"  # in the data folder, so that shards can be renamed into place
+
+ProgressCallback = Callable[[int, int, int], None]  # documents, bytes and training tokens so far
+
+
+def draft_folder(folder: Path, source: str, task: int) -> Path:
+    """Return the folder of a task's draft."""
+    return folder / DRAFTS_FOLDER / source / f"{task:05}"
+
+
+def load_draft(folder: Path) -> TaskInfo | None:
+    """Load a draft; return None if it is missing or incomplete."""
+    try:
+        draft = TaskInfo.from_json(json.loads((folder / "draft.json").read_text("utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
+    assert draft.heldout
+    is_complete = all(has_all_shard_files(folder, s) for s in [*draft.shards, draft.heldout])
+    return draft if is_complete else None
+
+
+class _DraftShard(ShardWriter):
+    """A shard that is being written, with its documents' keys and sizes."""
+
+    def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
+        super().__init__(folder, name, end_of_text)
+        self.keys, self.sizes = array("Q"), array("I")
+
+    def add_document(self, ids: "NDArray[Any]", size: int, key: int) -> None:
+        self.add(ids, size)
+        self.keys.append(key)
+        self.sizes.append(size)
+
+    def finish(self) -> ShardInfo:
+        path = self.folder / self.name
+        keys, sizes = np.array(self.keys, KEY_DTYPE), np.array(self.sizes, SIZE_DTYPE)
+        atomic_write_bytes(path.with_suffix(".keys"), keys.tobytes())
+        atomic_write_bytes(path.with_suffix(".sizes"), sizes.tobytes())
+        return super().finish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,54 +121,116 @@ class Worker:
     """Tokenizes in this process; loads the tokenizer and the filter with the first job."""
 
     def __init__(self, config: DataConfig) -> None:
-        self.config = config
-        self.tokenizer: Tokenizer | None = None
-        self.decontamination: DecontaminationFilter | None = None
+        self.config, self.folder = config, Path(config.folder)
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer of the data folder."""
+        from gnano.tokenizer.bpe import Tokenizer
+
+        return Tokenizer.load(self.folder)
+
+    @cached_property
+    def decontamination(self) -> "DecontaminationFilter | None":
+        """The 13-grams of the evaluation files."""
+        if not self.config.decontaminate:
+            return None
+        from gnano.data.ngram_overlap import DecontaminationFilter
+
+        return DecontaminationFilter([Path(path) for path in self.config.decontaminate])
 
     def tokenize(self, job: TokenizeJob, report: ProgressCallback) -> None:
         """Write the job's draft."""
-        folder = Path(self.config.folder)
-        if self.tokenizer is None:
-            from gnano.tokenizer.bpe import Tokenizer
+        source, tokenizer = self.config.sources[job.source], self.tokenizer
+        paths = [Path(path) for path in job.paths]
+        folder = draft_folder(self.folder, job.source, job.task)
+        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        min_tokens = min(MIN_SHARD_TOKENS, self.config.shard_tokens)
+        dropped = dict.fromkeys(("short", "long", "contaminated", "empty", "bad"), 0)
+        bad = BadRecordCounter(strict=not self.config.max_bad_share)
+        size = tokens = pending_tokens = 0
+        pending: list[tuple[NDArray[Any], int, int]] = []  # documents of a shard not started yet
+        shards: list[_DraftShard] = []
+        with ExitStack() as stack:
 
-            self.tokenizer = Tokenizer.load(folder)
-            if self.config.decontaminate:
-                from gnano.data.ngram_overlap import DecontaminationFilter
+            def open_shard(name: str) -> _DraftShard:
+                return stack.enter_context(_DraftShard(temporary, name, tokenizer.end_of_text_id))
 
-                self.decontamination = DecontaminationFilter(
-                    list(map(Path, self.config.decontaminate))
-                )
-        tokenize_task(
-            self.config,
-            self.config.sources[job.source],
-            [Path(path) for path in job.paths],
-            self.tokenizer,
-            self.decontamination,
-            draft_folder(folder, job.source, job.task),
-            report,
-        )
+            heldout = open_shard(HELDOUT_SHARD)
+            for document in bad.filter(read_task_documents(source, paths)):
+                if why := self._drop_reason(document.text, source):
+                    dropped[why] += 1
+                    continue
+                ids, key = tokenizer.encode_array(document.text), text_position(document.text)
+                document_size = len(document.text.encode())
+                size += document_size
+                if is_heldout(document, self.config.heldout_fraction, key):
+                    heldout.add_document(ids, document_size, key)
+                else:
+                    pending.append((ids, document_size, key))
+                    pending_tokens += len(ids) + 1
+                    tokens += len(ids) + 1
+                    has_room = bool(shards) and shards[-1].tokens < self.config.shard_tokens
+                    if not has_room and pending_tokens >= min_tokens:
+                        shards.append(open_shard(f"{len(shards):03}"))
+                        has_room = True
+                    if has_room:
+                        for one in pending:
+                            shards[-1].add_document(*one)
+                        pending, pending_tokens = [], 0
+                if bad.read_count % REPORT_EVERY_DOCUMENTS == 0:
+                    report(bad.read_count, size, tokens)
+                if 0 < source.max_tokens <= tokens:
+                    break
+            if pending and not shards:
+                shards.append(open_shard("000"))
+            for one in pending:  # too few for another shard
+                shards[-1].add_document(*one)
+            dropped["bad"] = bad.bad_count
+            draft = TaskInfo(
+                shards=[shard.finish() for shard in shards],
+                heldout=heldout.finish(),
+                read=bad.read_count,
+                dropped=dropped,
+                bad=[(paths.index(one.path), one.line, one.reason) for one in bad.examples],
+            )
+        report(bad.read_count, size, tokens)
+        atomic_write_text(temporary / "draft.json", json.dumps(asdict(draft)))
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+
+    def _drop_reason(self, text: str, source: SourceConfig) -> str:
+        """Return why a document is left out; "" if it is not."""
+        if not text.strip():
+            return "empty"
+        if len(text) < source.min_chars:
+            return "short"
+        if 0 < source.max_chars < len(text):
+            return "long"
+        is_contaminated = self.decontamination and self.decontamination.is_contaminated(text)
+        return "contaminated" if is_contaminated else ""
 
     def run(self, job: TokenizeJob, send: Callable[[WorkerEvent], None]) -> None:
         """Write the job's draft; send progress, success and errors as events."""
+        event = partial(WorkerEvent, source=job.source, task=job.task)
         last_report = 0.0
 
         def report(documents: int, size: int, tokens: int) -> None:
             nonlocal last_report
             if time.monotonic() - last_report >= REPORT_SECONDS:
                 last_report = time.monotonic()
-                send(event("progress", documents=documents, bytes=size, tokens=tokens))
-
-        def event(kind: str, **details: Any) -> WorkerEvent:
-            return WorkerEvent(kind=kind, source=job.source, task=job.task, **details)
+                send(event(kind="progress", documents=documents, bytes=size, tokens=tokens))
 
         try:
             self.tokenize(job, report)
         except BrokenPipeError:  # nobody reads the events
             raise
         except Exception as error:
-            send(event("failed", error=serialize_error(error)))
+            send(event(kind="failed", error=serialize_error(error)))
         else:
-            send(event("done"))
+            send(event(kind="done"))
 
 
 class WorkerPool:
@@ -118,32 +241,28 @@ class WorkerPool:
         self.local_worker = Worker(config) if count == 1 else None
         self.free_count = count
         self.is_closed = False
-        self.idle: list[subprocess.Popen[str]] = []
         self.busy: dict[tuple[str, int], subprocess.Popen[str]] = {}
-        if count > 1:
-            self.idle = [self._start_process(config) for _ in range(count)]
+        processes = 0 if self.local_worker else count
+        self.idle = [self._start_process(config) for _ in range(processes)]
 
     def submit(self, job: TokenizeJob) -> None:
         """Send a job to a free worker."""
         self.free_count -= 1
         if self.local_worker:
             # a daemon, so that Ctrl-C does not wait for the end of a large file
-            threading.Thread(
-                target=self._run_local, args=(self.local_worker, job), daemon=True
-            ).start()
+            threading.Thread(target=self._run_local, args=[job], daemon=True).start()
             return
         process = self.idle.pop()
         self.busy[job.source, job.task] = process
         try:
-            _write_line(process.stdin, asdict(job))
+            print(json.dumps(asdict(job)), file=process.stdin, flush=True)
         except BrokenPipeError:
             self.events.put(WorkerEvent(kind="died", source=job.source, task=job.task))
 
     def release(self, event: WorkerEvent) -> None:
         """Make a worker available again after its job."""
         self.free_count += 1
-        process = self.busy.pop((event.source, event.task), None)
-        if process:
+        if process := self.busy.pop((event.source, event.task), None):
             self.idle.append(process)
 
     def close(self) -> None:
@@ -153,14 +272,15 @@ class WorkerPool:
             process.kill()
             process.communicate()
 
-    def _run_local(self, worker: Worker, job: TokenizeJob) -> None:
+    def _run_local(self, job: TokenizeJob) -> None:
         def send(event: WorkerEvent) -> None:
             if self.is_closed:
                 raise BrokenPipeError  # as in a worker process
             self.events.put(event)
 
+        assert self.local_worker
         with suppress(BrokenPipeError):
-            worker.run(job, send)
+            self.local_worker.run(job, send)
 
     def _start_process(self, config: DataConfig) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -169,7 +289,7 @@ class WorkerPool:
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
-        _write_line(process.stdin, asdict(config))
+        print(json.dumps(asdict(config)), file=process.stdin, flush=True)
         threading.Thread(target=self._read_events, args=(process,), daemon=True).start()
         return process
 
@@ -205,12 +325,6 @@ def raise_event_error(event: WorkerEvent) -> NoReturn:
             raise AssertionError(other)
 
 
-def _write_line(pipe: IO[str] | None, content: dict[str, Any]) -> None:
-    assert pipe is not None
-    pipe.write(json.dumps(content) + "\n")
-    pipe.flush()
-
-
 def _run_worker() -> None:
     """Run jobs from standard input until it ends; write events to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # `prepare` handles Ctrl-C and ends its workers
@@ -219,8 +333,12 @@ def _run_worker() -> None:
     content = json.loads(sys.stdin.readline())
     sources = {name: SourceConfig(**source) for name, source in content.pop("sources").items()}
     worker = Worker(DataConfig(**content, sources=sources))
+
+    def send(event: WorkerEvent) -> None:
+        print(json.dumps(asdict(event)), file=out, flush=True)
+
     for line in sys.stdin:
-        worker.run(TokenizeJob(**json.loads(line)), lambda event: _write_line(out, asdict(event)))
+        worker.run(TokenizeJob(**json.loads(line)), send)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from gnano.config.data_config import MAX_BAD_SHARE, InstructionConfig
 from gnano.data.generators import iter_items
 from gnano.data.manifest import format_empty_heldout, text_position
 from gnano.data.readers import read_records as records_of
-from gnano.data.record_errors import BadRecordCounter, RecordError
 from gnano.data.sft.conversations import (
     Conversation,
     Preference,
@@ -25,6 +24,7 @@ from gnano.data.sft.conversations import (
     parse_preference,
 )
 from gnano.data.source_files import find_files, resolve_source_files
+from gnano.data.text_files import BadRecordCounter, RecordError
 
 ParsedT = TypeVar("ParsedT")
 RecordT = TypeVar("RecordT", Conversation, Preference)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import composite, integers, lists, sampled_from
 
-from gnano.data.manifest import Manifest
-from gnano.data.shard_plan import ShardPlan, SourcePlan, estimate_task_tokens
+from gnano.data.manifest import Manifest, ShardPlan, SourcePlan
 from gnano.data.source_files import InputFile
 
 ENDINGS = ["txt", "parquet", "jsonl.gz"]
@@ -37,6 +36,11 @@ def source_plan(tasks, **changes):
 
 def one_file(number, size=100, ending="txt"):
     return (InputFile(f"{number}.{ending}", size, f"id{number}"),)
+
+
+def estimate(tasks):
+    """Return the expected tokens of these tasks."""
+    return source_plan(tasks).estimate()[1]
 
 
 def plan_of(**sources):
@@ -88,7 +92,7 @@ def test_the_sources_advance_together(counts):
 def test_a_source_with_a_budget_ends_when_the_others_do():
     """The budget needs about 10 of 100 equal files."""
     tasks = [one_file(n, 4_000) for n in range(100)]
-    budget = 10 * estimate_task_tokens(tasks[0])
+    budget = 10 * estimate(tasks[:1])
     plan = plan_of(a=source_plan(tasks, max_tokens=budget), b=source_plan(tasks[:10]))
     sequence = list(plan.iter_tasks())
     tenth = sequence.index(("a", 9))
@@ -99,22 +103,19 @@ def test_a_source_with_a_budget_ends_when_the_others_do():
 @given(plan=plans())
 def test_the_expected_tasks_are_the_fewest_that_reach_the_expected_tokens(plan):
     for source in plan.sources.values():
-        count, tokens = source.estimate_tasks(), source.estimate_tokens()
+        count, tokens = source.estimate()
         assert 1 <= count <= len(source.tasks)
-        assert sum(map(estimate_task_tokens, source.tasks[:count])) >= tokens
+        assert estimate(source.tasks[:count]) >= tokens
         if source.max_tokens:
             assert tokens <= source.max_tokens
-            assert (
-                count == 1
-                or sum(map(estimate_task_tokens, source.tasks[: count - 1])) < source.max_tokens
-            )
+            assert count == 1 or estimate(source.tasks[: count - 1]) < source.max_tokens
 
 
 def test_a_measured_rate_replaces_the_default():
     source = source_plan([one_file(n, 1_000) for n in range(10)], max_tokens=4_000)
-    assert source.estimate_tasks(tokens_per_byte=0.5) == 8
-    assert source.estimate_tasks(tokens_per_byte=4) == 1
-    assert source.estimate_tokens(tokens_per_byte=0.1) == 1_000  # all there is
+    assert source.estimate(0.5)[0] == 8
+    assert source.estimate(4)[0] == 1
+    assert source.estimate(0.1)[1] == 1_000  # all there is
 
 
 PLAN = plan_of(

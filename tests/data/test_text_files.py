@@ -1,22 +1,12 @@
 """Line ends and numbers of text files are exact, and binary files are recognized."""
 
-import gzip
-from collections.abc import Callable
-
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from, text
+from tests.data.conftest import PACKED
 
-from gnano.data.record_errors import RecordError
-from gnano.data.text_files import find_undecodable, is_binary, read_lines
+from gnano.data.text_files import RecordError, find_undecodable, is_binary, read_lines
 
-Pack = Callable[[bytes], bytes]
-PACKED: dict[str, Pack] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".zst": zstandard.ZstdCompressor().compress,
-}
 # what str.splitlines() would cut at, and what no line ends in
 inner = text("ab é🙂\u2028\u2029\x85\x0c\x0b\x1c\x00\t", max_size=8)
 
@@ -92,7 +82,7 @@ def test_utf_16_is_named(file, encoding, packing):
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
-@pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
+@pytest.mark.parametrize("part", [0, 0.02, 0.5, 0.99])
 def test_no_line_of_a_truncated_archive_is_used(file, packing, part):
     content = "".join(f"{n} {n**9} {n**7}\n" for n in range(20_000)).encode()
     packed = PACKED[packing](content)

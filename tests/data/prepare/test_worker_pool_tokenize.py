@@ -10,7 +10,13 @@ from tests.data.conftest import DEMO_GENERATORS, numbered, some_texts, with_sour
 from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data.manifest import Manifest, is_heldout
 from gnano.data.prepare.pipeline import prepare
-from gnano.data.prepare.tokenize_task import MIN_SHARD_TOKENS, TaskDraft, tokenize_task
+from gnano.data.prepare.worker_pool import (
+    MIN_SHARD_TOKENS,
+    TokenizeJob,
+    Worker,
+    draft_folder,
+    load_draft,
+)
 from gnano.data.readers import Document
 from gnano.tokenizer.bpe import Tokenizer
 
@@ -28,10 +34,17 @@ def draft(tmp_path, tokenizer):
 
     def make(texts, heldout=0.0, shard_tokens=10**6, report=lambda *_: None, **source):
         path = Path(write_jsonl(tmp_path / "texts.jsonl", texts))
-        folder = tmp_path / "drafts" / "00000"
-        config = DataConfig(heldout_fraction=heldout, shard_tokens=shard_tokens)
-        tokenize_task(config, SourceConfig(**source), [path], tokenizer, None, folder, report)
-        found = TaskDraft.load(folder)
+        config = DataConfig(
+            folder=str(tmp_path),
+            heldout_fraction=heldout,
+            shard_tokens=shard_tokens,
+            sources={"a": SourceConfig(**source)},
+        )
+        worker = Worker(config)
+        worker.tokenizer = tokenizer
+        worker.tokenize(TokenizeJob(source="a", task=0, paths=[str(path)]), report)
+        folder = draft_folder(tmp_path, "a", 0)
+        found = load_draft(folder)
         assert found is not None
         return found, folder
 
@@ -107,7 +120,7 @@ def test_small_shards_have_the_tokens_of_one_large_shard(draft, tokenizer):
 
 def test_the_last_shard_of_a_task_is_not_tiny(draft, monkeypatch):
     """Rows are shuffled within shards, which needs shards of many rows."""
-    monkeypatch.setattr("gnano.data.prepare.tokenize_task.MIN_SHARD_TOKENS", 500)
+    monkeypatch.setattr("gnano.data.prepare.worker_pool.MIN_SHARD_TOKENS", 500)
     assert MIN_SHARD_TOKENS > 500
     texts = some_texts("abcdefgh", 400)
     sizes = [shard.tokens for shard in draft(texts, shard_tokens=3_000)[0].shards]
@@ -157,9 +170,9 @@ def test_the_last_report_has_the_total_counts(draft):
 def test_an_incomplete_draft_is_not_loaded(draft, lost):
     _, folder = draft(numbered(0, 100), heldout=0.2)
     (folder / lost).write_bytes((folder / lost).read_bytes()[:-1])
-    assert TaskDraft.load(folder) is None
+    assert load_draft(folder) is None
     (folder / lost).unlink()
-    assert TaskDraft.load(folder) is None
+    assert load_draft(folder) is None
 
 
 def test_an_interrupted_draft_is_not_reused(draft, tmp_path):
@@ -168,9 +181,10 @@ def test_an_interrupted_draft_is_not_reused(draft, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         draft(numbered(0, 300), report=stop)
-    assert TaskDraft.load(tmp_path / "drafts" / "00000") is None
+    folder = draft_folder(tmp_path, "a", 0)
+    assert load_draft(folder) is None
     assert draft(numbered(0, 300))[0].read == 300
-    assert [path.name for path in (tmp_path / "drafts").iterdir()] == ["00000"]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 @pytest.mark.slow
