@@ -12,10 +12,9 @@ import hashlib
 import mmap
 import os
 from array import array
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,7 @@ class ShardInfo:
     sha256_docs: str
 
 
-class ShardWriter(AbstractContextManager["ShardWriter"]):
+class ShardWriter:
     """Writes one shard; its files appear on `finish`."""
 
     def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
@@ -52,6 +51,9 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         self.hash = hashlib.sha256()
         self.partial = folder / f"{name}.tokens.partial"
         self.file = self.partial.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()

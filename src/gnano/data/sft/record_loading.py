@@ -8,7 +8,7 @@ be used: …", "Keys that are not used: tools (3 records), messages.weight (60 r
 """
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -114,17 +114,19 @@ def read_record_files(
     """
     found = find_files(patterns)
     bad = BadRecordCounter(strict=not max_bad_share)
-    records: list[ParsedT] = []
-    for path in found.paths:
-        for record in records_of(path):
-            if isinstance(record, RecordError):
-                bad.add(record)
-                continue
-            try:
-                records.append(parse(record.value))
-                bad.read_count += 1
-            except ValueError as error:
-                bad.add(RecordError(path, record.line, str(error)))
+
+    def parsed() -> Iterator[ParsedT | RecordError]:
+        for path in found.paths:
+            for record in records_of(path):
+                if isinstance(record, RecordError):
+                    yield record
+                    continue
+                try:
+                    yield parse(record.value)
+                except ValueError as error:
+                    yield RecordError(path, record.line, str(error))
+
+    records = list(bad.filter(parsed()))
     bad.check(max_bad_share)
     if not records:
         raise ValueError(bad.format_summary() or f"{', '.join(patterns)}: it has no records.")
