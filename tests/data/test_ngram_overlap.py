@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import characters, integers, lists, sampled_from, text
 
 from gnano.data import ngram_overlap
-from gnano.data.ngram_overlap import (
-    HASH_BASE,
-    NGRAM_WORDS,
-    NGramIndex,
-    SpanHasher,
-    WindowIndex,
-)
+from gnano.data.ngram_overlap import HASH_BASE, NGRAM_WORDS, NGramIndex, SpanHasher, WindowIndex
 
 
 def grams(text):

@@ -23,12 +23,7 @@ from gnano.evals.eval_tasks import EvalItem, TaskItems
 from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
 from gnano.evals.model_adapter import RequestEncoder, load_eval_model
 from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
-from gnano.evals.runner import (
-    evaluate,
-    is_correct,
-    score_task,
-    score_with_contamination,
-)
+from gnano.evals.runner import evaluate, is_correct, score_task, score_with_contamination
 from gnano.train.trainer import train
 
 CHOICE = EvalItem(("q",), ("a", "bbbb"), 1)

@@ -9,12 +9,7 @@ from tests.fakes.scripted_model import teach
 
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate
 from gnano.data.sft.conversations import Conversation, Turn
-from gnano.evals.sft_compare import (
-    Answer,
-    AnswerComparison,
-    generate_answers,
-    select_questions,
-)
+from gnano.evals.sft_compare import Answer, AnswerComparison, generate_answers, select_questions
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
 

@@ -2,12 +2,7 @@
 
 import pytest
 
-from gnano.utils.formatting import (
-    format_duration,
-    format_gb,
-    format_table,
-    plural,
-)
+from gnano.utils.formatting import format_duration, format_gb, format_table, plural
 from gnano.utils.platform_support import is_installed, require
 
 

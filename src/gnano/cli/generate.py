@@ -5,12 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import (
-    LoadArgs,
-    ModelArg,
-    SamplingArgs,
-    TokensArg,
-)
+from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.utils.terminal import echo
 

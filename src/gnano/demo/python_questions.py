@@ -21,12 +21,7 @@ from gnano.data.generators import SourceGenerator
 from gnano.data.manifest import text_position
 from gnano.data.sft.conversations import Conversation, Turn
 from gnano.demo.python_corpus import identify_installation
-from gnano.demo.python_objects import (
-    PythonObject,
-    find_completion,
-    find_raise,
-    iter_python_objects,
-)
+from gnano.demo.python_objects import PythonObject, find_completion, find_raise, iter_python_objects
 from gnano.demo.text_grammar import join_words
 
 MAX_CHARS = 480  # of a question, its context and its answer: less than 200 tokens

@@ -7,7 +7,7 @@
 Bits per byte is the negative log-likelihood of all tokens in bits, divided by the number of UTF-8
 bytes they encode, so models with different tokenizers (and compressors) can be compared. Documents
 follow one another, as in training, and are split at the model's context length. A model with
-another tokenizer gets the decoded documents, encoded by its own tokenizer.
+another tokenizer gets the decoded documents, which it encodes itself.
 
 acc        The likeliest answer is the right one. For a task with one answer: each of its tokens
            is the argmax.
@@ -48,13 +48,7 @@ from gnano.evals.loglikelihood import (
     make_batches,
 )
 from gnano.evals.model_adapter import EvalModel, RequestEncoder
-from gnano.evals.result_store import (
-    Accuracy,
-    BitsPerByte,
-    EvalResult,
-    TaskScore,
-    settings_dict,
-)
+from gnano.evals.result_store import Accuracy, BitsPerByte, EvalResult, TaskScore, settings_dict
 from gnano.model.devices import accumulation_dtype
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
