@@ -247,6 +247,12 @@ def test_fewer_bits_make_smaller_files(exported):
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_keys_and_values_are_not_copied_for_each_query_head(exported):
+    """Copies of the cache double the time of a step after a long text."""
+    graph = pytest.importorskip("onnx").load(exported("fp32") / "model.onnx").graph
+    assert "Expand" not in {node.op_type for node in graph.node}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_folder_is_complete(dtype, exported, checkpoint):
     folder = exported(dtype)
