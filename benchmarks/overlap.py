@@ -34,7 +34,7 @@ def word_runs(text: str) -> set[tuple[str, ...]]:
 
 def measure_contamination(corpus: TokenizedCorpus, items: list[str]) -> None:
     size = sum(
-        shard.bytes for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s)
+        shard.bytes for s in range(len(corpus.source_names)) for shard in corpus.shard_infos[s]
     )
     started_at = time.perf_counter()
     report = find_contamination(corpus, items, num_workers=1)
@@ -68,7 +68,7 @@ def measure_copies(corpus: TokenizedCorpus, count: int) -> None:
         start = rng.randrange(len(part) - SAMPLE_TOKENS)
         samples.append(part[start : start + SAMPLE_TOKENS].tolist())
     tokens = sum(
-        shard.tokens for s in range(len(corpus.source_names)) for shard in corpus.shard_infos(s)
+        shard.tokens for s in range(len(corpus.source_names)) for shard in corpus.shard_infos[s]
     )
     started_at = time.perf_counter()
     spans = find_longest_copies(corpus, samples)

@@ -95,7 +95,7 @@ def same_ids(paths: list[Path], folder: Path) -> int:
     assert encoding is not None
     corpus = TokenizedCorpus(folder)
     ids = set()
-    shards = [corpus.shard_tokens(0, n) for n in range(len(corpus.shard_infos(0)))] + [
+    shards = [corpus.shard_tokens(0, n) for n in range(len(corpus.shard_infos[0]))] + [
         corpus.heldout_tokens(0)
     ]
     for tokens in shards:

@@ -45,9 +45,9 @@ def test_finished_tasks_are_read_during_preparation(mix, partial):
     corpus = TokenizedCorpus(partial.folder)
     done = partial.sequence[: partial.done]
     for number, name in enumerate(corpus.source_names):
-        expected = [shard.name for shard in TokenizedCorpus(mix.folder).shard_infos(number)]
+        expected = [shard.name for shard in TokenizedCorpus(mix.folder).shard_infos[number]]
         tasks = [f"{task:05}" for source, task in done if source == name]
-        assert [shard.name for shard in corpus.shard_infos(number)] == [
+        assert [shard.name for shard in corpus.shard_infos[number]] == [
             shard for shard in expected if shard[:5] in tasks
         ]
         assert not corpus.manifest.sources[name].complete
@@ -86,7 +86,7 @@ def test_the_missing_shard_is_named(mix, partial):
     first = next(i for i in SAMPLES if i not in there)
     assert dataset.missing(range(first)) is None
     source = PackedDataset(TokenizedCorpus(mix.folder), WEIGHTS, 7, T).sampler.locate(first).source
-    count = len(dataset.corpus.shard_infos(source))
+    count = len(dataset.corpus.shard_infos[source])
     message = dataset.missing(range(first + 1))
     assert message is not None
     assert f"shard {count + 1} of source {'abc'[source]!r}" in message
@@ -116,7 +116,7 @@ def test_a_reader_continues_while_the_markers_are_deleted(mix, partial):
     corpus.refresh()
     assert corpus.manifest == Manifest.load(mix.folder)
     for source, name in enumerate(corpus.source_names):
-        shards = range(len(corpus.shard_infos(source)))
+        shards = range(len(corpus.shard_infos[source]))
         ids = [corpus.shard_tokens(source, shard).tolist() for shard in shards]
         assert ids == [tokens.tolist() for tokens in mix.shards(name)]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
 
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
-from gnano.data.shards import ShardWriter, open_tokens
+from gnano.data.shards import ShardWriter, open_shard_file
 
 END = 65_535
 many_documents = lists(lists(integers(0, END - 1), max_size=20), max_size=10)
@@ -29,7 +29,7 @@ def write(folder, documents, name="00000"):
 def test_ids_and_document_starts_are_read_as_written(documents):
     with TemporaryDirectory() as folder:
         info = write(folder, documents)
-        tokens = np.array(open_tokens(Path(folder), info))
+        tokens = np.array(open_shard_file(Path(folder), info, "tokens"))
         starts = np.fromfile(Path(folder) / "00000.docs", dtype="<u4")
     assert [part.tolist() for part in np.split(tokens, starts)[1:]] == [
         [END, *d] for d in documents
@@ -53,7 +53,7 @@ def test_a_shard_is_not_visible_before_it_is_complete(tmp_path):
 
 
 def test_a_reader_cannot_change_a_shard(tmp_path):
-    tokens = open_tokens(tmp_path, write(tmp_path, [[1, 2]]))
+    tokens = open_shard_file(tmp_path, write(tmp_path, [[1, 2]]), "tokens")
     with pytest.raises(ValueError, match="read-only"):
         tokens[0] = 3
 
@@ -94,7 +94,7 @@ def test_a_damaged_shard_is_named_when_first_read(copy, damage):
     path = copy / "b" / "00001-000.tokens"
     DAMAGES[damage](path)
     corpus = TokenizedCorpus(copy)
-    shard = [info.name for info in corpus.shard_infos(1)].index("00001-000")
+    shard = [info.name for info in corpus.shard_infos[1]].index("00001-000")
     corpus.shard_tokens(1, shard - 1), corpus.shard_tokens(0, shard)  # the others can still be read
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         corpus.shard_tokens(1, shard)

@@ -81,7 +81,7 @@ def training_documents(corpus):
     """Yield source, shard, number and text of each document, split at end-of-text."""
     end = corpus.tokenizer.end_of_text_id
     for source, name in enumerate(corpus.source_names):
-        for shard, info in enumerate(corpus.shard_infos(source)):
+        for shard, info in enumerate(corpus.shard_infos[source]):
             ids = corpus.shard_tokens(source, shard).tolist()
             starts = [i for i, id in enumerate(ids) if id == end]
             for n, (a, b) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
@@ -185,7 +185,7 @@ def test_killed_worker_is_an_error(corpus, many, processes, monkeypatch, program
 @pytest.mark.parametrize("workers", [1, 2])
 def test_damaged_shard_is_named(corpus, many, tmp_path, workers):
     folder = Path(shutil.copytree(corpus.folder, tmp_path / "data"))
-    path = folder / corpus.source_names[1] / f"{corpus.shard_infos(1)[0].name}.tokens"
+    path = folder / corpus.source_names[1] / f"{corpus.shard_infos[1][0].name}.tokens"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)

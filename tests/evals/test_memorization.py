@@ -86,7 +86,7 @@ def test_copied_sample_is_traced_to_its_source(corpus, monkeypatch, chunk_tokens
     rng = random.Random(5)
     end = corpus.tokenizer.end_of_text_id
     shards = {
-        (name, corpus.shard_infos(source)[0].name): corpus.shard_tokens(source, 0).tolist()
+        (name, corpus.shard_infos[source][0].name): corpus.shard_tokens(source, 0).tolist()
         for source, name in enumerate(corpus.source_names)
     }
     samples = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.sampler import SampleIndex
-from gnano.data.shards import ShardInfo, Tokens, open_offsets, open_tokens
+from gnano.data.shards import ShardInfo, Tokens, open_shard_file
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import available_cores
 
@@ -62,7 +62,7 @@ def describe_sample(dataset: PackedDataset, sample: int) -> str:
     tokens = sum(last - first for first, last in dataset.row_spans(index))
     lines = [
         f"sample {sample:,}: source {corpus.source_names[index.source]}, epoch {index.epoch}, "
-        f"shard {corpus.shard_infos(index.source)[index.shard].name}, row {index.row:,} of "
+        f"shard {corpus.shard_infos[index.source][index.shard].name}, row {index.row:,} of "
         f"{rows:,}; {tokens:,} tokens, {plural(len(documents), 'document')}"
     ]
     for piece in documents:
@@ -111,7 +111,8 @@ def _check_shard(
     folder: Path, shard: ShardInfo, vocab_size: int, end_of_text: int
 ) -> Iterator[str]:
     try:
-        tokens, starts = open_tokens(folder, shard), open_offsets(folder, shard)
+        tokens = open_shard_file(folder, shard, "tokens")
+        starts = open_shard_file(folder, shard, "docs")
     except ValueError as error:
         yield str(error)
         return

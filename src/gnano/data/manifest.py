@@ -60,12 +60,11 @@ class SourcePlan:
 
     def estimate(self, tokens_per_byte: float = 0) -> tuple[int, int]:
         """Estimate the tasks that the budget needs, and their tokens; 0: default rates."""
-
-        def tokens_of(file: InputFile) -> int:
-            default = TOKENS_PER_BYTE.get(PurePath(file.name).suffix, 0.25)
-            return round(file.size * (tokens_per_byte or default))
-
-        sizes = [sum(map(tokens_of, task)) for task in self.tasks]
+        sizes = []  # tokens of each task
+        for files in self.tasks:
+            rates = [TOKENS_PER_BYTE.get(PurePath(file.name).suffix, 0.25) for file in files]
+            pairs = zip(files, rates, strict=True)
+            sizes.append(sum(round(file.size * (tokens_per_byte or rate)) for file, rate in pairs))
         budget = self.max_tokens or sum(sizes) + 1
         needed = sum(tokens < budget for tokens in accumulate(sizes[:-1], initial=0))
         return needed, min(sum(sizes), budget)

@@ -24,7 +24,7 @@ import numpy as np
 from gnano.data.manifest import Manifest
 from gnano.data.packing import BestFitPacking, count_packing, fill_row
 from gnano.data.sampler import BLOCK_SIZE, MixtureSampler, SampleIndex, ShardNotReady
-from gnano.data.shards import Offsets, ShardInfo, Tokens, open_offsets, open_tokens
+from gnano.data.shards import Offsets, Tokens, open_shard_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,8 @@ class TokenizedCorpus:
         self.folder, self.verify_checksums = folder, verify_checksums
         self.manifest = Manifest.load(folder)
         self.source_names = list(self.manifest.plan.sources)
-        self._shards = {name: info.shards for name, info in self.manifest.sources.items()}
+        # the prepared training shards of each source, in order
+        self.shard_infos = [self.manifest.sources[name].shards for name in self.source_names]
         self._tokens: dict[tuple[int, int], Tokens] = {}
 
     def refresh(self) -> None:
@@ -87,7 +88,7 @@ class TokenizedCorpus:
         else:
             # the list in memory only grows, whereas the markers are deleted at the end
             self.manifest.refresh(self.folder)
-        self._shards = {name: info.shards for name, info in self.manifest.sources.items()}
+        self.shard_infos = [self.manifest.sources[name].shards for name in self.source_names]
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -115,29 +116,24 @@ class TokenizedCorpus:
                 raise ValueError(f"Source {name!r} of {self.folder} has no training tokens.")
         return [weights[name] for name in self.source_names]
 
-    def shard_infos(self, source: int) -> list[ShardInfo]:
-        """Return the prepared training shards of a source, in order."""
-        return self._shards[self.source_names[source]]
-
     def shard_tokens(self, source: int, shard: int) -> Tokens:
         """Return the ids of a training shard; its checksum is checked the first time."""
         if (source, shard) not in self._tokens:
-            name = self.source_names[source]
-            self._tokens[source, shard] = open_tokens(
-                self.folder / name, self._shards[name][shard], self.verify_checksums
-            )
+            folder, info = self.folder / self.source_names[source], self.shard_infos[source][shard]
+            tokens = open_shard_file(folder, info, "tokens", self.verify_checksums)
+            self._tokens[source, shard] = tokens
         return self._tokens[source, shard]
 
     def document_offsets(self, source: int, shard: int) -> Offsets:
         """Return where the documents of a training shard start."""
-        name = self.source_names[source]
-        return open_offsets(self.folder / name, self._shards[name][shard], self.verify_checksums)
+        folder, info = self.folder / self.source_names[source], self.shard_infos[source][shard]
+        return open_shard_file(folder, info, "docs", self.verify_checksums)
 
     def heldout_tokens(self, source: int) -> Tokens:
         """Return the ids of a source's prepared held-out documents."""
         name = self.source_names[source]
         parts = [
-            open_tokens(self.folder / name, shard, self.verify_checksums)
+            open_shard_file(self.folder / name, shard, "tokens", self.verify_checksums)
             for shard in self.manifest.sources[name].heldout
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.uint16)
@@ -263,7 +259,7 @@ class PackedDataset:
                 packing = BestFitPacking(*self._packing_args(index.source, index.shard))
                 self._packing_by_source[index.source] = index.shard, packing
             return packing.row_spans(index.row)
-        tokens = self.corpus.shard_infos(index.source)[index.shard].tokens
+        tokens = self.corpus.shard_infos[index.source][index.shard].tokens
         start = min(index.row * self.block_size, tokens - self.block_size - 1)
         return [(start, start + self.block_size + 1)]
 
@@ -272,7 +268,7 @@ class PackedDataset:
         slots = padding = repeated = dropped = 0
         for source, rows in enumerate(self.rows_per_shard):
             for shard, count in enumerate(rows):
-                tokens = self.corpus.shard_infos(source)[shard].tokens
+                tokens = self.corpus.shard_infos[source][shard].tokens
                 slots += count * self.block_size
                 if self.packing == "best-fit":
                     counts = count_packing(*self._packing_args(source, shard))
@@ -289,11 +285,11 @@ class PackedDataset:
         complete = []
         for source, name in enumerate(self.corpus.source_names):
             rows = self.rows_per_shard[source]
-            for shard in range(len(rows), len(self.corpus.shard_infos(source))):
+            for shard in range(len(rows), len(self.corpus.shard_infos[source])):
                 if self.packing == "best-fit":
                     rows.append(count_packing(*self._packing_args(source, shard)).rows)
                 else:
-                    tokens = self.corpus.shard_infos(source)[shard].tokens
+                    tokens = self.corpus.shard_infos[source][shard].tokens
                     rows.append(
                         -(-(tokens - 1) // self.block_size) if tokens > self.block_size else 0
                     )
@@ -314,7 +310,7 @@ class PackedDataset:
 
     def _packing_args(self, source: int, shard: int) -> tuple[Any, int, int]:
         """Return the arguments of best-fit packing: document starts, token count, T."""
-        tokens = self.corpus.shard_infos(source)[shard].tokens
+        tokens = self.corpus.shard_infos[source][shard].tokens
         return self.corpus.document_offsets(source, shard), tokens, self.block_size
 
 

@@ -13,7 +13,8 @@ Strings inside JSON and Parquet are not changed.
 A file's name and content together determine its form; compression makes no difference:
 
     parquet  *.parquet, or its first bytes
-    csv      *.csv *.tsv, with the column names in the first line
+    csv      *.csv, with the column names in the first line
+    tsv      *.tsv, the same with tabs
     lines    *.jsonl *.jsonlines *.jl *.ndjson *.json, or two JSON objects in the first two lines
     list     the same names, where the first character is [
     object   *.json whose one object spans several lines
@@ -32,10 +33,9 @@ from typing import Any, Literal, NamedTuple
 from gnano.data.text_files import RecordError, check_text, find_undecodable, read_lines
 from gnano.utils.platform_support import require
 
-FileForm = Literal["parquet", "csv", "lines", "list", "object", "text"]
+FileForm = Literal["parquet", "csv", "tsv", "lines", "list", "object", "text"]
 MIN_CHARS_TO_SPLIT = 16_384  # characters after which a blank line ends a document of a text file
 JSON_SUFFIXES = (".jsonl", ".jsonlines", ".jl", ".ndjson", ".json")
-CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # which no UTF-8 text can hold
 LIST_SEPARATOR = re.compile(r"[\s,]*")
 
@@ -133,12 +133,13 @@ def _split_text(path: Path, verify: bool) -> Iterator[Document | RecordError]:
 
 def detect_form(path: Path) -> FileForm:
     """Return the form of a file; raise RecordError for one that cannot be read."""
-    suffix = _decompressed_suffix(path)
+    # without compression: ".jsonl" for A.JSONL.gz
+    suffix = Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
     with path.open("rb") as file:
         if suffix == ".parquet" or file.read(4) == b"PAR1":
             return "parquet"
-    if suffix in CSV_DELIMITERS:
-        return "csv"
+    if suffix in (".csv", ".tsv"):
+        return "csv" if suffix == ".csv" else "tsv"
     lines = (line.strip() for _, line in read_lines(path, verify=False) if line.strip())
     first, second = [*islice(lines, 2), "", ""][:2]
     if suffix not in JSON_SUFFIXES:
@@ -147,11 +148,6 @@ def detect_form(path: Path) -> FileForm:
         return "list"
     is_one_line = not second or first.endswith("}") or _is_json_object(second)
     return "lines" if is_one_line or suffix != ".json" or not first.startswith("{") else "object"
-
-
-def _decompressed_suffix(path: Path) -> str:
-    """Return the suffix of a file's name without compression: ".jsonl" for A.JSONL.gz."""
-    return Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
 
 
 def _is_json_object(line: str) -> bool:
@@ -184,8 +180,8 @@ def read_records_of_form(
                 deque(_iter_parquet_rows(path, column), maxlen=0)
             for number, row in enumerate(_iter_parquet_rows(path, column), 1):
                 yield Record(number, row)
-        case "csv":
-            yield from _read_csv(path, verify)
+        case "csv" | "tsv":
+            yield from _read_csv(path, "," if form == "csv" else "\t", verify)
         case "list":
             yield from _read_json_list(path, verify)
         case "object":
@@ -236,9 +232,8 @@ def _read_json_list(path: Path, verify: bool) -> Iterator[Record | RecordError]:
         yield find_undecodable(path, line, part) or Record(line, _replace_surrogates(part, value))
 
 
-def _read_csv(path: Path, verify: bool) -> Iterator[Record | RecordError]:
+def _read_csv(path: Path, delimiter: str, verify: bool) -> Iterator[Record | RecordError]:
     lines = (line for _, line in read_lines(path, verify))
-    delimiter = CSV_DELIMITERS[_decompressed_suffix(path)]
     reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     while True:
         previous = reader.line_num

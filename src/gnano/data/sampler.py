@@ -44,16 +44,6 @@ class SampleIndex(NamedTuple):
     row: int  # sequence of the shard
 
 
-def block_counts(weights: Sequence[float], block: int = BLOCK_SIZE) -> list[int]:
-    """Return how many samples of a block each source gets; the counts sum to `block`."""
-    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * block
-    floors = np.floor(exact).astype(int)
-    for source in np.argsort(floors - exact, kind="stable")[: block - floors.sum()]:
-        floors[source] += 1
-    counts: list[int] = floors.tolist()
-    return counts
-
-
 class ShardNotReady(Exception):  # noqa: N818 - a state, not an error
     """The sample is in a shard that is still being prepared."""
 
@@ -76,7 +66,12 @@ class MixtureSampler:
         is_complete: Sequence[bool] | None = None,
     ) -> None:
         self.seed = seed
-        self.block_counts = tuple(block_counts(weights))
+        # how many samples of a block each source gets: the largest remainders are rounded up
+        exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * BLOCK_SIZE
+        counts = np.floor(exact).astype(int)
+        for source in np.argsort(counts - exact, kind="stable")[: BLOCK_SIZE - counts.sum()]:
+            counts[source] += 1
+        self.block_counts: tuple[int, ...] = tuple(counts.tolist())
         self.shard_ends = [list(accumulate(shards)) for shards in rows_per_shard]
         self.is_complete = is_complete or [True] * len(rows_per_shard)
 
@@ -122,37 +117,33 @@ def shuffled_indices(key: tuple[int, ...], n: int) -> NDArray[np.int64]:
 def feistel_permute(key: tuple[int, ...], n: int, index: int) -> int:
     """Return the image of `index` under a permutation of 0 … n-1 that the key determines.
 
-    A Feistel network over a grid of about √n × √n cells: in each round one coordinate is shifted by
+    A Feistel network over a grid of about √n × √n cells: in each step one coordinate is shifted by
     a hash of the other, which is invertible, so no two indices collide. The few cells outside are
     permuted again until they are inside (cycle walking; Black & Rogaway 2002, "Ciphers with
-    Arbitrary Finite Domains").
+    Arbitrary Finite Domains"). The hash is the finalizer of SplitMix64 (Steele et al. 2014).
     """
     width = isqrt(n - 1) + 1 if n > 1 else 1
     height = -(-n // width)
     keys = _round_keys(key)
     while True:
         x, y = index % width, index // width
-        for odd, even in keys:
-            x = (x + _mix_bits(y, odd)) % width
-            y = (y + _mix_bits(x, even)) % height
+        for step, round_key in enumerate(keys):
+            z = (y * 0x9E3779B97F4A7C15 + round_key) & MASK_64_BITS
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64_BITS
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64_BITS
+            shifted = x + (z ^ (z >> 31))
+            # they change places, so the next step shifts the other
+            x, y = y, shifted % (height if step % 2 else width)
         index = y * width + x
         if index < n:
             return index
 
 
-def _mix_bits(value: int, key: int) -> int:
-    """Return a 64-bit hash: the finalizer of SplitMix64 (Steele et al. 2014)."""
-    z = (value * 0x9E3779B97F4A7C15 + key) & MASK_64_BITS
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64_BITS
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64_BITS
-    return z ^ (z >> 31)
-
-
 @lru_cache(maxsize=256)
-def _round_keys(key: tuple[int, ...]) -> list[tuple[int, int]]:
+def _round_keys(key: tuple[int, ...]) -> list[int]:
+    """Return a number for each step of the network, two for each round."""
     digest = blake2b(repr(key).encode(), digest_size=16 * FEISTEL_ROUNDS).digest()
-    halves = [int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8)]
-    return list(zip(halves[::2], halves[1::2], strict=True))
+    return [int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8)]
 
 
 def rank_sample_range(

@@ -14,7 +14,7 @@ import os
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,21 +96,14 @@ def has_all_shard_files(folder: Path, shard: ShardInfo) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
-def open_tokens(folder: Path, shard: ShardInfo, verify: bool = True) -> Tokens:
-    """Map the ids of a shard read-only, after checking its size and checksum."""
-    path = folder / f"{shard.name}.tokens"
-    tokens: Tokens = _map_file(path, TOKEN_DTYPE, shard.sha256_tokens, shard.tokens, verify)
-    return tokens
-
-
-def open_offsets(folder: Path, shard: ShardInfo, verify: bool = True) -> Offsets:
-    """Map the positions of the documents' end-of-text tokens read-only, after the same checks."""
-    path = folder / f"{shard.name}.docs"
-    starts: Offsets = _map_file(path, OFFSET_DTYPE, shard.sha256_docs, shard.documents, verify)
-    return starts
-
-
-def _map_file(path: Path, dtype: np.dtype[Any], sha256: str, count: int, verify: bool) -> Any:
+def open_shard_file(
+    folder: Path, shard: ShardInfo, kind: Literal["tokens", "docs"], verify: bool = True
+) -> np.ndarray[tuple[int], np.dtype[Any]]:
+    """Map a shard's ids or document starts read-only, after checking size and checksum."""
+    path = folder / f"{shard.name}.{kind}"
+    dtype: np.dtype[Any] = TOKEN_DTYPE if kind == "tokens" else OFFSET_DTYPE
+    sha256 = shard.sha256_tokens if kind == "tokens" else shard.sha256_docs
+    count = shard.tokens if kind == "tokens" else shard.documents
     advice = f"Delete {path.stem}.* in {path.parent} and run the same `gnano prepare` again."
     if not path.is_file():
         raise ValueError(f"{path} is missing, though manifest.json lists it. {advice}")

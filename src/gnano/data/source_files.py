@@ -89,7 +89,10 @@ class SourceFiles:
 
 
 def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
-    """Return the source's tasks, on the Hub at a given commit; raise ValueError if it has none."""
+    """Return the source's tasks, on the Hub at a given commit; raise ValueError if it has none.
+
+    Files are in a fixed order, small ones together; a small rest joins the last task.
+    """
     if source.kind == "generator":
         identity = load_generator(source.generator).identity()
         file = InputFile(source.generator, source.max_bytes, identity)
@@ -99,15 +102,34 @@ def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
 
         revision = commit or source.revision
         commit, found = resolve_dataset(source.repo, source.config, source.split, revision)
-        tasks = _group_into_tasks([InputFile(*file) for file in found])
-        return SourceFiles(source, tasks, Path(), commit)
-    paths, skipped = find_files(source.files)
-    if not paths:
-        raise ValueError("files names no file.")
-    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
-    tasks = _group_into_tasks([describe_local_file(path.absolute(), root) for path in paths])
-    left_out = (f"{os.path.relpath(path, root)} ({why})" for path, why in skipped.items())
-    return SourceFiles(source, tasks, root, skipped=tuple(left_out))
+        files, root, skipped = [InputFile(*file) for file in found], Path(), []
+    else:
+        search = find_files(source.files)
+        if not search.paths:
+            raise ValueError("files names no file.")
+        paths = [path.absolute() for path in search.paths]
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+        files = [describe_local_file(path, root) for path in paths]
+        skipped = [f"{os.path.relpath(path, root)} ({why})" for path, why in search.skipped.items()]
+    for suffix, package in ((".parquet", "pyarrow"), (".zst", "zstandard")):
+        name = next((file.name for file in files if file.name.endswith(suffix)), None)
+        if name:  # checked here, not after hours of reading other files
+            require(package, "data", f"Reading {name} needs {package}")
+    files.sort(key=lambda file: hashlib.sha256(file.name.encode()).digest())
+    minimum = max(MIN_TASK_BYTES, sum(file.size for file in files) // MAX_TASKS)
+    tasks: list[TaskFiles] = []
+    group: list[InputFile] = []
+    size = 0
+    for file in files:
+        group.append(file)
+        size += file.size
+        if size >= minimum:
+            tasks.append(tuple(group))
+            group, size = [], 0
+    if group:
+        last = tasks.pop() if tasks else ()
+        tasks.append((*last, *group))
+    return SourceFiles(source, tuple(tasks), root, commit, tuple(skipped))
 
 
 def check_source_files(source_files: SourceFiles) -> None:
@@ -159,29 +181,6 @@ def describe_local_file(path: Path, root: Path) -> InputFile:
         edges += file.read(FINGERPRINT_BYTES)
     identity = hashlib.blake2b(edges, digest_size=16).hexdigest()
     return InputFile(path.relative_to(root).as_posix(), size, identity)
-
-
-def _group_into_tasks(files: list[InputFile]) -> tuple[TaskFiles, ...]:
-    """Group the files in their order, small ones together; a small rest joins the last task."""
-    for suffix, package in ((".parquet", "pyarrow"), (".zst", "zstandard")):
-        name = next((file.name for file in files if file.name.endswith(suffix)), None)
-        if name:  # checked here, not after hours of reading other files
-            require(package, "data", f"Reading {name} needs {package}")
-    files = sorted(files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
-    minimum = max(MIN_TASK_BYTES, sum(file.size for file in files) // MAX_TASKS)
-    tasks: list[TaskFiles] = []
-    group: list[InputFile] = []
-    size = 0
-    for file in files:
-        group.append(file)
-        size += file.size
-        if size >= minimum:
-            tasks.append(tuple(group))
-            group, size = [], 0
-    if group:
-        last = tasks.pop() if tasks else ()
-        tasks.append((*last, *group))
-    return tuple(tasks)
 
 
 def resolve_source_files(

@@ -17,7 +17,6 @@ import gzip
 import io
 import re
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,21 +90,18 @@ def read_lines(path: Path, verify: bool = True) -> Iterator[tuple[int, str]]:
     Raises RecordError for a damaged archive: before its first line or, without `verify`, where the
     damage is.
     """
-    if verify and _compression_suffix(path):
-        deque(_iter_lines(path), maxlen=0)
-    yield from _iter_lines(path)
-
-
-def _iter_lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with io.TextIOWrapper(_open_decompressed(path), "utf-8-sig", "surrogateescape") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.removeprefix("\ufeff")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        cause = str(error).rstrip(".")
-        reason = f"it is damaged after line {number:,} ({cause}), so nothing of it is used"
-        raise RecordError(path, 0, reason, number + 1) from None
+    has_checksum = verify and _compression_suffix(path)
+    for is_check in (True, False) if has_checksum else (False,):
+        number = 0
+        try:
+            with io.TextIOWrapper(_open_decompressed(path), "utf-8-sig", "surrogateescape") as file:
+                for number, line in enumerate(file, 1):
+                    if not is_check:
+                        yield number, line.removeprefix("\ufeff")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            cause = str(error).rstrip(".")
+            reason = f"it is damaged after line {number:,} ({cause}), so nothing of it is used"
+            raise RecordError(path, 0, reason, number + 1) from None
 
 
 def find_undecodable(path: Path, line: int, text: str) -> RecordError | None:

@@ -126,7 +126,7 @@ def list_shards(corpus: TokenizedCorpus) -> dict[ShardRef, ShardInfo]:
     return {
         ShardRef(source, number): info
         for source in range(len(corpus.source_names))
-        for number, info in enumerate(corpus.shard_infos(source))
+        for number, info in enumerate(corpus.shard_infos[source])
     }
 
 

@@ -185,7 +185,7 @@ def test_files_deleted_on_a_readers_advice_are_made_again(make_config, reference
     content[100] ^= 1
     path.write_bytes(content)
     corpus = TokenizedCorpus(Path(config.folder))
-    shard = [info.name for info in corpus.shard_infos(1)].index("00001-000")
+    shard = [info.name for info in corpus.shard_infos[1]].index("00001-000")
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         corpus.shard_tokens(1, shard)
     advice = re.search(r"Delete (\S+) in (\S+) and run the same `gnano prepare`", str(error.value))

@@ -100,7 +100,7 @@ class ClusterPreparation:
                 self._submit_slurm_jobs(scheduler, inputs)
                 return None
             scheduler.advance()
-            while not scheduler.is_complete:
+            while scheduler.unfinished:
                 self._run_round(scheduler, inputs)
                 scheduler.advance()
             finish_folder(self.folder, manifest, self.config.keep_downloads)

@@ -123,9 +123,9 @@ class FinishStep(_DataTroveStep):
                 for _ in scheduler.advance():
                     self.stat_update("tasks finished", unit="rank")
             except Exception as error:
-                self.save_failure(*scheduler.task_order[scheduler.position], error)
+                self.save_failure(*scheduler.unfinished[0], error)
                 raise
-            if scheduler.is_complete:
+            if not scheduler.unfinished:
                 finish_folder(self.folder, manifest, self.config.keep_downloads)
         logger.info(f"{self.folder}: about {len(scheduler.pending_tasks()):,} tasks are missing.")
         return data

@@ -15,6 +15,8 @@ the probability that any two different ones collide is about 6 in a million.
 
 import hashlib
 import shutil
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +43,7 @@ from gnano.data.shards import (
     TOKEN_DTYPE,
     ShardInfo,
     has_all_shard_files,
-    open_offsets,
-    open_tokens,
+    open_shard_file,
 )
 from gnano.utils.files import atomic_write_bytes
 
@@ -55,36 +56,54 @@ class TaskScheduler:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest, self.plan = folder, manifest, manifest.plan
-        self.task_order = list(self.plan.iter_tasks())
+        self.unfinished = deque(self.plan.iter_tasks())  # empty when no source needs more
         self.dedup_index = DedupIndex()
-        self.position = 0  # index in `task_order`
         manifest.sources = {name: SourceInfo() for name in self.plan.sources}
         for name in self.plan.sources:
             (folder / name).mkdir(exist_ok=True)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all sources have all tasks that they need."""
-        return self.position == len(self.task_order)
-
     def advance(self) -> list[tuple[str, int]]:
-        """Finish tasks in order as far as there are drafts; return them."""
-        finished = []
-        while not self.is_complete:
-            source, task = self.task_order[self.position]
-            if not self.manifest.sources[source].complete:
-                if not self._finish_task(source, task):
+        """Finish tasks in order, from an earlier process or their drafts; return them."""
+        finished_tasks = []
+        while self.unfinished:
+            source, task = self.unfinished[0]
+            plan, info = self.plan.sources[source], self.manifest.sources[source]
+            if info.complete:  # its budget is met
+                self.unfinished.popleft()
+                continue
+            folder, drafts = self.folder / source, draft_folder(self.folder, source, task)
+            finished = read_marker(folder, task)
+            if finished and has_all_task_files(folder, task, finished):
+                self.dedup_index.add(np.fromfile(folder / f"{task:05}.keys", KEY_DTYPE))
+                draft = None
+            else:
+                finished = draft = load_draft(drafts)
+                if finished is None:
                     break
-                finished.append((source, task))
-            self.position += 1
-        return finished
+            # before the merge, so that a user can still correct the task's files
+            bad = count_bad_records(plan, [*info.tasks, finished])
+            bad.check(self.manifest.max_bad_share, f"Source {source!r}: ")
+            if draft:
+                finished = merge_draft(drafts, draft, folder, task, self.dedup_index)
+            self.manifest.add_task(source, finished)
+            if info.complete and not info.tokens:
+                dropped = "".join(f", {n:,} {why}" for why, n in info.dropped.items() if n)
+                heldout = sum(shard.documents for shard in info.heldout)
+                where = plan.repo or f"{plan.tasks[0][0].name}{' …' * (len(plan.tasks) > 1)}"
+                raise ValueError(
+                    f"Source {source!r} ({where}) has no training text: "
+                    f"{info.read:,} documents read{dropped}, {heldout:,} of them held out."
+                )
+            finished_tasks.append((source, task))
+            self.unfinished.popleft()
+        return finished_tasks
 
     def pending_tasks(self) -> list[tuple[str, int]]:
         """Return the unfinished tasks, in order, that the budgets will likely need."""
         needed = {name: self.estimate(name)[0] for name in self.plan.sources}
         return [
             (source, task)
-            for source, task in self.task_order[self.position :]
+            for source, task in self.unfinished
             if not self.manifest.sources[source].complete and task < needed[source]
         ]
 
@@ -98,40 +117,13 @@ class TaskScheduler:
         expected_tasks, expected_tokens = plan.estimate(tokens / max(size, 1))
         return max(expected_tasks, tasks + 1), max(expected_tokens, tokens)
 
-    def _finish_task(self, source: str, task: int) -> bool:
-        """Finish a task from an earlier process or its draft; return False without either."""
-        plan, info = self.plan.sources[source], self.manifest.sources[source]
-        folder, drafts = self.folder / source, draft_folder(self.folder, source, task)
-        finished = read_marker(folder, task)
-        if finished and has_all_task_files(folder, task, finished):
-            self.dedup_index.add(np.fromfile(_keys_path(folder, task), KEY_DTYPE))
-            draft = None
-        else:
-            finished = draft = load_draft(drafts)
-            if finished is None:
-                return False
-        # before the merge, so that a user can still correct the task's files
-        bad = count_bad_records(plan, [*info.tasks, finished])
-        bad.check(self.manifest.max_bad_share, f"Source {source!r}: ")
-        if draft:
-            finished = merge_draft(drafts, draft, folder, task, self.dedup_index)
-        self.manifest.add_task(source, finished)
-        if info.complete and not info.tokens:
-            dropped = "".join(f", {n:,} {why}" for why, n in info.dropped.items() if n)
-            heldout = sum(shard.documents for shard in info.heldout)
-            where = plan.repo or f"{plan.tasks[0][0].name}{' …' * (len(plan.tasks) > 1)}"
-            raise ValueError(
-                f"Source {source!r} ({where}) has no training text: "
-                f"{info.read:,} documents read{dropped}, {heldout:,} of them held out."
-            )
-        return True
 
-
+@dataclass
 class DedupIndex:
     """The keys of all documents kept so far, 8 bytes each, in sorted arrays."""
 
-    def __init__(self) -> None:
-        self.sorted_runs: list[HashKeys] = []  # sorted; each at least twice as long as the next
+    # each at least twice as long as the next
+    sorted_runs: list[HashKeys] = field(default_factory=list)
 
     def find_new(self, keys: HashKeys) -> BoolMask:
         """Return a mask of the keys that are new: not in the index, nor earlier in `keys`."""
@@ -154,7 +146,7 @@ class DedupIndex:
 def has_all_task_files(folder: Path, task: int, info: TaskInfo) -> bool:
     """Return whether all files of a finished task exist with their sizes; they are not read."""
     shards = [*info.shards, info.heldout] if info.heldout else info.shards
-    keys = _keys_path(folder, task)
+    keys = folder / f"{task:05}.keys"
     size = sum(shard.documents for shard in shards) * KEY_DTYPE.itemsize
     has_keys = keys.is_file() and keys.stat().st_size == size
     return has_keys and all(has_all_shard_files(folder, shard) for shard in shards)
@@ -191,11 +183,11 @@ def merge_draft(
             heldout = moved
         else:
             kept.append(moved)
-            starts = open_offsets(folder, moved, verify=False).astype(np.int64)
+            starts = open_shard_file(folder, moved, "docs", verify=False).astype(np.int64)
             # bin n has the documents of 2^n to 2^(n+1) - 1 tokens
             bins = np.frexp(np.diff(starts, append=moved.tokens))[1] - 1
             lengths += np.bincount(bins, minlength=32)
-    atomic_write_bytes(_keys_path(folder, task), keys[is_new].tobytes())
+    atomic_write_bytes(folder / f"{task:05}.keys", keys[is_new].tobytes())
     info = TaskInfo(
         shards=kept,
         heldout=heldout,
@@ -210,10 +202,6 @@ def merge_draft(
     return info
 
 
-def _keys_path(folder: Path, task: int) -> Path:
-    return folder / f"{task:05}.keys"
-
-
 def _move_shard(
     source: Path, shard: ShardInfo, folder: Path, name: str, keep: BoolMask
 ) -> ShardInfo:
@@ -222,8 +210,9 @@ def _move_shard(
         for suffix in ("tokens", "docs"):
             (source / f"{shard.name}.{suffix}").replace(folder / f"{name}.{suffix}")
         return ShardInfo(**{**vars(shard), "name": name})
-    # the draft may be of an earlier process, so these functions verify its hashes
-    all_tokens, all_offsets = open_tokens(source, shard), open_offsets(source, shard)
+    # the draft may be of an earlier process, so its hashes are verified
+    all_tokens = open_shard_file(source, shard, "tokens")
+    all_offsets = open_shard_file(source, shard, "docs")
     sizes = np.fromfile(source / f"{shard.name}.sizes", SIZE_DTYPE)
     lengths = np.diff(all_offsets, append=len(all_tokens)).astype(np.int64)
     tokens = all_tokens[np.repeat(keep, lengths)].astype(TOKEN_DTYPE).tobytes()

@@ -11,7 +11,7 @@ of the workers, several tasks at a time.
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +65,7 @@ class SourceStatus:
     @property
     def counts(self) -> Counts:
         """The counts of all tasks, finished or in progress."""
-        return _sum_counts([self.finished, *self.in_progress.values()])
+        return Counts(*map(sum, zip(self.finished, *self.in_progress.values(), strict=True)))
 
 
 @dataclass
@@ -79,7 +79,8 @@ class PrepareStatus:
     @property
     def counts(self) -> Counts:
         """The counts of all sources."""
-        return _sum_counts(source.counts for source in self.sources.values())
+        parts = [ZERO_COUNTS, *(source.counts for source in self.sources.values())]
+        return Counts(*map(sum, zip(*parts, strict=True)))
 
     def __str__(self) -> str:
         """Return a line for the total, and one for each source."""
@@ -105,10 +106,6 @@ class PrepareStatus:
             if source.downloaded_bytes:
                 lines[-1] += f", {_format_count(source.downloaded_bytes)}B downloaded"
         return "\n".join(lines)
-
-
-def _sum_counts(parts: Iterable[Counts]) -> Counts:
-    return Counts(*map(sum, zip(*parts, strict=True)))
 
 
 def _format_count(number: float) -> str:
@@ -191,7 +188,7 @@ class _Pipeline:
         with closing(WorkerPool(count, worker_config(self.config), self.events)) as workers:
             try:
                 self._submit_tasks(workers)
-                while not self.scheduler.is_complete:
+                while self.scheduler.unfinished:
                     with suppress(Empty):
                         event = self.events.get(timeout=1)
                         self._handle_event(event, workers)

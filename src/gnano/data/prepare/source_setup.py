@@ -57,8 +57,27 @@ def open_data_folder(config: DataConfig) -> Iterator[tuple[Manifest, dict[str, S
         if not config.sources:
             raise ValueError("The recipe has no sources to prepare. Add some (data.sources).")
         saved = Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
-        source_files = _find_all_sources(config, saved)
-        yield _open_manifest(config, folder, saved, source_files), source_files
+        found: dict[str, SourceFiles] = {}
+        problems = []
+        for name, source in config.sources.items():
+            earlier = saved.plan.sources.get(name) if saved else None
+            if saved and saved.complete and earlier and source.kind != "files":
+                # no file will be read, so neither the network nor the same packages are needed
+                found[name] = SourceFiles(source, earlier.tasks, Path(), earlier.commit)
+                continue
+            same = earlier and (earlier.repo, earlier.revision) == (source.repo, source.revision)
+            try:
+                # a branch may have changed since; an unfinished folder keeps its commit
+                found[name] = find_source_files(source, earlier.commit if earlier and same else "")
+                if saved is None or not saved.complete:
+                    check_source_files(found[name])
+            except (ValueError, OSError) as error:
+                if getattr(error, "errno", None) is not None:
+                    raise
+                problems.append(f"data.sources.{name}: {error}")
+        if problems:
+            raise ValueError("\n".join(problems))
+        yield _open_manifest(config, folder, saved, found), found
 
 
 def _open_manifest(
@@ -110,31 +129,6 @@ def _open_manifest(
             manifest.complete = False
             manifest.save(folder)
     return manifest
-
-
-def _find_all_sources(config: DataConfig, saved: Manifest | None) -> dict[str, SourceFiles]:
-    """Find and check the files of all sources; raise the errors of all sources together."""
-    found: dict[str, SourceFiles] = {}
-    problems = []
-    for name, source in config.sources.items():
-        earlier = saved.plan.sources.get(name) if saved else None
-        if saved and saved.complete and earlier and source.kind != "files":
-            # no file will be read, so neither the network nor the same packages are needed
-            found[name] = SourceFiles(source, earlier.tasks, Path(), earlier.commit)
-            continue
-        same = earlier and (earlier.repo, earlier.revision) == (source.repo, source.revision)
-        try:
-            # a branch may have changed since; an unfinished folder keeps its commit
-            found[name] = find_source_files(source, earlier.commit if earlier and same else "")
-            if saved is None or not saved.complete:
-                check_source_files(found[name])
-        except (ValueError, OSError) as error:
-            if getattr(error, "errno", None) is not None:
-                raise
-            problems.append(f"data.sources.{name}: {error}")
-    if problems:
-        raise ValueError("\n".join(problems))
-    return found
 
 
 def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Manifest:

@@ -117,18 +117,18 @@ class WorkerEvent:
     error: str = ""
 
 
+@dataclass
 class Worker:
     """Tokenizes in this process; loads the tokenizer and the filter with the first job."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config, self.folder = config, Path(config.folder)
+    config: DataConfig
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the data folder."""
         from gnano.tokenizer.bpe import Tokenizer
 
-        return Tokenizer.load(self.folder)
+        return Tokenizer.load(Path(self.config.folder))
 
     @cached_property
     def decontamination(self) -> "DecontaminationFilter | None":
@@ -143,7 +143,7 @@ class Worker:
         """Write the job's draft."""
         source, tokenizer = self.config.sources[job.source], self.tokenizer
         paths = [Path(path) for path in job.paths]
-        folder = draft_folder(self.folder, job.source, job.task)
+        folder = draft_folder(Path(self.config.folder), job.source, job.task)
         temporary = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
