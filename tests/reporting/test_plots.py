@@ -5,8 +5,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.image import imread
 
-from gnano.reporting.plots import render_png_plot, save_png_plot
-from gnano.utils.plot_style import DARK_PALETTE, LIGHT_PALETTE
+from gnano.reporting.plots import DARK_PALETTE, LIGHT_PALETTE, render_png_plot, save_png_plot
 
 
 def pixels(png):

@@ -18,7 +18,7 @@ def hangup() -> Iterator[None]:
 @pytest.mark.parametrize("number", SignalHandler.signals)
 def test_a_signal_is_recorded_and_its_handler_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with SignalHandler() as stop:
+    with SignalHandler.listen() as stop:
         assert not stop.should_stop()
         signal.raise_signal(number)
         assert stop.should_stop() and stop.received_signal == number
@@ -27,7 +27,7 @@ def test_a_signal_is_recorded_and_its_handler_restored(number: signal.Signals) -
 
 def test_under_nohup_a_closed_terminal_requests_no_stop(hangup: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with SignalHandler() as stop:
+    with SignalHandler.listen() as stop:
         signal.raise_signal(signal.SIGHUP)
         assert not stop.should_stop()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

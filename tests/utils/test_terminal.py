@@ -28,19 +28,21 @@ class FullDisk(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def test_control_characters_are_replaced_for_terminals_only() -> None:
-    assert terminal.replace_controls(UNSAFE_TEXT, FakeTerminal()) == SAFE_TEXT
-    assert terminal.replace_controls(UNSAFE_TEXT, io.StringIO()) == UNSAFE_TEXT
-
-
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_echo_functions_replace_control_characters(
+def test_control_characters_are_replaced_for_terminals_only(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    terminal_stream = FakeTerminal()
-    monkeypatch.setattr(f"sys.{name}", terminal_stream)
-    (terminal.echo if name == "stdout" else terminal.echo_stderr)(UNSAFE_TEXT, end="")
-    assert terminal_stream.getvalue() == SAFE_TEXT
+    echo = terminal.echo if name == "stdout" else terminal.echo_stderr
+    for stream, shown in ((FakeTerminal(), SAFE_TEXT), (io.StringIO(), UNSAFE_TEXT)):
+        monkeypatch.setattr(f"sys.{name}", stream)
+        echo(UNSAFE_TEXT, end="")
+        assert stream.getvalue() == shown
+
+
+def test_colors_of_our_own_text_reach_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", stream := FakeTerminal())
+    terminal.echo(UNSAFE_TEXT, end="", keep_controls=True)
+    assert stream.getvalue() == UNSAFE_TEXT
 
 
 def test_the_package_prints_through_echo_only() -> None:

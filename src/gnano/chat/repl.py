@@ -24,7 +24,7 @@ from gnano.model.flops import num_parameters
 from gnano.utils.files import open_stdin
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import is_installed
-from gnano.utils.terminal import echo, echo_stderr, replace_controls, supports_color
+from gnano.utils.terminal import CONTROL_CHARACTERS, echo, echo_stderr, supports_color
 
 COMMANDS = {
     "help": ("", "show this list"),
@@ -83,7 +83,7 @@ class ChatOutput:
             from rich.console import Console
 
             console = Console(style="dim", markup=False, highlight=False, emoji=False)
-            self.print_note = lambda text: console.print(replace_controls(text, sys.stdout))
+            self.print_note = lambda text: console.print(text.translate(CONTROL_CHARACTERS))
 
 
 def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: str) -> int:

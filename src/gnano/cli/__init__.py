@@ -18,13 +18,7 @@ from typing import NoReturn
 from gnano import __version__
 from gnano.utils.platform_support import reject_windows
 from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
-from gnano.utils.terminal import (
-    drop_failed_writes,
-    echo,
-    echo_stderr,
-    prepare_streams,
-    write_output,
-)
+from gnano.utils.terminal import drop_failed_writes, echo, echo_stderr, prepare_streams
 
 COMMANDS = {
     "demo": "train a small model on text from this machine and sample from it",
@@ -94,7 +88,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             # a signal has stopped a run, which is then complete up to a step
             sys.exit(128 + code if isinstance(code, signal.Signals) else code)
         finally:
-            write_output()  # output that other code has printed, such as --help
+            echo(end="")  # output that other code has printed, such as --help
     except KeyboardInterrupt:
         kept = " Finished work is kept; the same command resumes."
         echo_stderr(f"\nStopped.{kept if arguments[0] in RESUMABLE_COMMANDS else ''}")

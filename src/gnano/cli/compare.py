@@ -43,8 +43,8 @@ def compare(
         plot: Also write a plot, as PNG: accuracy over tokens, a panel per task.
     """
     from gnano.evals.comparison import compare_models
-    from gnano.evals.comparison_plot import check_plot_path, plot_comparison
     from gnano.evals.comparison_table import format_comparison
+    from gnano.reporting.comparison_plot import check_plot_path, plot_comparison
     from gnano.utils.terminal import StatusLine
 
     check_plot_path(plot)

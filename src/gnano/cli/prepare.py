@@ -28,5 +28,5 @@ def main(argv: list[str]) -> None:
     from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
-        prepare(recipe.pretraining_data, lambda status: line.update(str(status)))
+        prepare(recipe.pretraining_data, line.update)
     echo(describe_data(Path(recipe.pretraining_data.folder)))

@@ -106,7 +106,19 @@ class ModelConfig:
                     f"config.json has {key} = {config.get(key)!r}; only Llama models without "
                     f"biases, tied embeddings and quantization, with SiLU, are supported."
                 )
-        config = {**config, "rope_theta": _parse_rope_theta(config)}
+        thetas = {"rope_theta": config.get("rope_theta")}  # its old spelling, then the new ones
+        scalings: dict[str, Any] = {}
+        for table in ("rope_parameters", "rope_scaling"):
+            rope = config.get(table) or {}
+            if not isinstance(rope, dict):
+                raise ValueError(f"config.json has {table} = {rope!r}; it must be an object.")
+            thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
+            scalings |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
+        theta = require_agreement("In config.json RoPE's base", thetas)
+        scaling = require_agreement("In config.json RoPE's scaling", scalings)
+        if scaling not in (None, "default"):
+            raise ValueError(f"config.json has rope_type {scaling!r}; only default is supported.")
+        config = {**config, "rope_theta": theta}
 
         def number(
             key: str, default: Any = None, maximum: float = MAX_DIMENSION, is_integer: bool = True
@@ -140,26 +152,6 @@ class ModelConfig:
                 f"is {shape.head_size}; only models in which they are equal are supported."
             )
         return shape
-
-
-def _parse_rope_theta(config: dict[str, Any]) -> Any:
-    """Return the base of the rotary frequencies in a `config.json`, or None if it has none.
-
-    Raises ValueError for scaled frequencies, and if its old and new spellings differ.
-    """
-    thetas: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
-    types: dict[str, Any] = {}
-    for table in ("rope_parameters", "rope_scaling"):
-        rope = config.get(table) or {}
-        if not isinstance(rope, dict):
-            raise ValueError(f"config.json has {table} = {rope!r}; it must be an object.")
-        thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
-        types |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
-    theta = require_agreement("In config.json RoPE's base", thetas)
-    scaling = require_agreement("In config.json RoPE's scaling", types)
-    if scaling not in (None, "default"):
-        raise ValueError(f"config.json has rope_type {scaling!r}; only default is supported.")
-    return theta
 
 
 PRESETS: dict[str, ModelConfig] = {

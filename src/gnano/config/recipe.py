@@ -11,7 +11,7 @@ as `recipe.toml`, with a table `[run]` of metadata, which `load_recipe` ignores.
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -173,12 +173,12 @@ def _suggest_name(name: str, known: Iterable[str]) -> str:
 
 def flatten_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return every value by its dotted name, such as `train.schedule.peak`."""
-
-    def walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    flat = {}
+    pending: list[tuple[str, Any]] = list(asdict(recipe).items())
+    while pending:
+        name, value = pending.pop(0)
         if isinstance(value, dict):
-            for key, inner in value.items():
-                yield from walk(f"{name}.{key}" if name else key, inner)
+            pending[:0] = [(f"{name}.{key}", inner) for key, inner in value.items()]
         else:
-            yield name, value
-
-    return dict(walk("", asdict(recipe)))
+            flat[name] = value
+    return flat

@@ -17,13 +17,14 @@ from gnano.data.prepare.pipeline import prepare
 from gnano.evals.sft_compare import AnswerComparison
 from gnano.infer.engine import Engine
 from gnano.model.flops import flops_per_token, num_parameters
-from gnano.reporting.plots import render_terminal_plot, save_png_plot
+from gnano.reporting.plots import save_png_plot
 from gnano.reporting.run_report import finetune, write_html_report
+from gnano.reporting.terminal_plot import render_terminal_plot
 from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
 from gnano.utils.formatting import format_clock
 from gnano.utils.jsonl_log import read_metrics
-from gnano.utils.terminal import StatusLine, best_effort, echo, supports_color, write_output
+from gnano.utils.terminal import StatusLine, best_effort, echo, supports_color
 
 PROMPTS = {
     "prose": "Return a new array with",
@@ -85,7 +86,7 @@ def _prepare_corpus(recipe: Recipe) -> None:
     data, line = recipe.pretraining_data, StatusLine()
     line.update("   reading it, and training a tokenizer on it …", important=True)
     try:
-        manifest = prepare(data, lambda status: line.update(str(status)))
+        manifest = prepare(data, line.update)
     finally:
         line.close()
     total_weight = sum(data.weights.values())
@@ -131,7 +132,7 @@ def _print_result(recipe: Recipe, result: RunResult) -> None:
     echo(f"\n3. {status}: {fact}.")
     echo(f"   {result.total_steps:,} steps in {duration}, loss {last['loss']:.3f} nats\n")
     with best_effort("plot in the terminal"):
-        write_output(render_terminal_plot(metrics, color=supports_color(sys.stdout)) + "\n")
+        echo(render_terminal_plot(metrics, color=supports_color(sys.stdout)), keep_controls=True)
     written = []
     with best_effort("picture of the run"):
         save_png_plot(metrics, result.run / "loss.png", title=title)

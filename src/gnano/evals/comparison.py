@@ -34,7 +34,7 @@ from pathlib import Path
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import ALL_TASKS, EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, load_tasks, parse_task_file
-from gnano.evals.model_adapter import DEFAULT_LOADING, check_transformers_installed, load_eval_model
+from gnano.evals.model_adapter import check_transformers_installed, load_eval_model
 from gnano.evals.result_store import (
     Accuracy,
     EvalResult,
@@ -162,7 +162,7 @@ class Comparison:
 def compare_models(
     paths: Sequence[Path],
     config: EvalConfig,
-    loading: LoadConfig = DEFAULT_LOADING,
+    loading: LoadConfig | None = None,
     published: bool = True,
     all_published: bool = False,
     on_progress: Report = lambda _: None,
@@ -174,7 +174,7 @@ def compare_models(
     models, the comparison contains published scores only. Raises ValueError or OSError, before
     anything is computed, if a path contains no model.
     """
-    results = _load_or_evaluate(paths, config, loading, on_progress, on_note)
+    results = _load_or_evaluate(paths, config, loading or LoadConfig(), on_progress, on_note)
     names = [model.name for model in results]
     models = [  # models with the same name are named by their paths
         model if names.count(model.name) == 1 else replace(model, name=str(path))

@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
 from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
 from gnano.model.devices import resolve_device
-from gnano.utils.platform_support import require, set_num_threads
+from gnano.utils.platform_support import require
 
 
 def evaluate_with_lm_eval(
@@ -38,7 +40,8 @@ def evaluate_with_lm_eval(
     from lm_eval.tasks import TaskManager
 
     folder = find_checkpoint(path)
-    set_num_threads(loading.threads)
+    if loading.threads:  # 0 keeps PyTorch's default, one per core
+        torch.set_num_threads(loading.threads)
     started_at = time.monotonic()
     on_progress(f"lm-evaluation-harness: {', '.join(tasks)}")
     own = {one.task: one for one in load_tasks((), config.files, config.limit, config.shots)}

@@ -14,6 +14,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import AddBos, LoadConfig
 from gnano.config.model_config import ModelConfig
@@ -32,10 +34,9 @@ from gnano.model.flops import num_parameters
 from gnano.model.hf_io import WEIGHTS_NAME, read_json_object
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.lineage import training_stages
-from gnano.utils.platform_support import require, set_num_threads
+from gnano.utils.platform_support import require
 from gnano.utils.validation import ConflictingValuesError
 
-DEFAULT_LOADING = LoadConfig()
 TORCH_DTYPE_NAMES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -92,7 +93,7 @@ class EvalModel:
 
 
 def load_eval_model(
-    path: Path, loading: LoadConfig = DEFAULT_LOADING, add_bos: AddBos = "auto"
+    path: Path, loading: LoadConfig | None = None, add_bos: AddBos = "auto"
 ) -> EvalModel:
     """Load the model of a run, a checkpoint or a Hugging Face folder.
 
@@ -100,8 +101,10 @@ def load_eval_model(
     training, and for others if their own tokenizer adds it. Raises ValueError or OSError if there
     is no model that can be evaluated.
     """
+    loading = loading or LoadConfig()
     folder = find_checkpoint(path)
-    set_num_threads(loading.threads)
+    if loading.threads:  # 0 keeps PyTorch's default, one per core
+        torch.set_num_threads(loading.threads)
     if loading.compile:
         raise ValueError(
             "--compile speeds up generating tokens, and an evaluation generates none; leave it out."

@@ -28,7 +28,6 @@ from gnano.utils.files import atomic_write_text, dump_json
 from gnano.utils.formatting import format_table
 from gnano.utils.terminal import best_effort
 
-GREEDY = SamplingParams(temperature=0.0)
 MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text
 MAX_QUESTION_LENGTH = 600  # characters of a question in answers.md
 NUM_REPORTED = 3  # questions in the HTML report
@@ -194,13 +193,14 @@ def generate_answers(
     """
     block_size = engine.model.config.block_size
     markers = template_markers(template)
+    greedy = SamplingParams(temperature=0.0)
     answers = []
     for number, question in enumerate(questions):
         on_progress(number)
         prompt = encode_prompt(question.turns[:-1], template, engine.tokenizer)
         ids = truncate_prompt(prompt, block_size, max_tokens)  # as in tuning
         limit = min(max_tokens, block_size - len(ids))
-        output = engine.generate_batch([ids], limit, GREEDY)[0][0].token_ids
+        output = engine.generate_batch([ids], limit, greedy)[0][0].token_ids
         text = engine.tokenizer.decode(output).strip()
         answers.append(Answer(text, len(output) < limit, any(mark in text for mark in markers)))
     return tuple(answers)

@@ -28,7 +28,6 @@ MIN_TOKENS = 16  # fewer are too short to be graded
 MAX_CONTINUATION_TOKENS = 120
 MAX_ANSWER_TOKENS = 256  # more, because an answer is expected to end
 GRADES: tuple[Grade, ...] = ("OK", "WEAK", "FAIL")
-DEFAULT_LOADING = LoadConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def run_smoke_test(
     temperatures: Sequence[float] = (0.7, 1.0),
     max_tokens: int | None = None,
     seed: int = 0,
-    loading: LoadConfig = DEFAULT_LOADING,
+    loading: LoadConfig | None = None,
     data: Path | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> SmokeReport:
@@ -137,7 +136,7 @@ def run_smoke_test(
     if format == "own" and template is None:
         raise ValueError(f"{folder} has no readable template; name one, as in --format alpaca.")
     corpus = None if data is None else TokenizedCorpus(data)
-    engine = Engine.load(folder, **asdict(loading))
+    engine = Engine.load(folder, **asdict(loading or LoadConfig()))
     samples: list[SmokeSample] = []
 
     def show_progress(done: int) -> None:

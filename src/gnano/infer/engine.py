@@ -22,7 +22,6 @@ from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.platform_support import set_num_threads
 from gnano.utils.validation import Range, check_number
 
 INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
@@ -32,7 +31,6 @@ INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
 }
 # larger models exceed a CPU's cache, so that halving their bytes saves time
 BF16_MIN_PARAMETERS = 50_000_000
-DEFAULT_SAMPLING = SamplingParams()
 MAX_SAMPLES = 100_000
 MAX_BATCH_SIZE = 16  # sequences that `generate_batch` decodes together
 
@@ -77,7 +75,8 @@ class Engine:
         matrices in 8 or 4 bits. `compile` takes some seconds and makes each token faster.
         `threads` sets the CPU threads of this process; 0 is one per core.
         """
-        set_num_threads(threads)
+        if threads:  # 0 keeps PyTorch's default, one per core
+            torch.set_num_threads(threads)
         folder = find_checkpoint(Path(path))
         device = resolve_device(device)
         if compile and (reason := compile_unsupported_reason(torch.device(device))):
@@ -131,7 +130,7 @@ class Engine:
         self,
         prompt: str | Sequence[int],
         max_new_tokens: int = 128,
-        sampling: SamplingParams = DEFAULT_SAMPLING,
+        sampling: SamplingParams | None = None,
         stop: Sequence[str] = (),
         context_shift: bool = False,
         batch: ContinuousBatch | None = None,
@@ -149,7 +148,7 @@ class Engine:
         request = Request(
             prompt_ids=ids,
             max_new_tokens=max_new_tokens,
-            sampling=sampling,
+            sampling=sampling or SamplingParams(),
             context_shift=context_shift,
         )
         if batch is None or batch:  # none was passed, or it is busy with other sequences
@@ -160,7 +159,7 @@ class Engine:
         self,
         prompt: str | Sequence[int],
         max_new_tokens: int = 128,
-        sampling: SamplingParams = DEFAULT_SAMPLING,
+        sampling: SamplingParams | None = None,
         stop: Sequence[str] = (),
         context_shift: bool = False,
     ) -> Generator[str]:
@@ -172,7 +171,7 @@ class Engine:
         self,
         prompt: str | Sequence[int],
         max_new_tokens: int = 128,
-        sampling: SamplingParams = DEFAULT_SAMPLING,
+        sampling: SamplingParams | None = None,
         stop: Sequence[str] = (),
         context_shift: bool = False,
     ) -> str:
@@ -183,7 +182,7 @@ class Engine:
         self,
         prompts: Sequence[str | Sequence[int]],
         max_new_tokens: int = 128,
-        sampling: SamplingParams = DEFAULT_SAMPLING,
+        sampling: SamplingParams | None = None,
         stop: Sequence[str] = (),
         num_samples: int = 1,
         logprobs: int | None = None,
@@ -197,6 +196,7 @@ class Engine:
         finished completions.
         """
         check_number("samples", num_samples, Range(1, MAX_SAMPLES))
+        sampling = sampling or SamplingParams()
         requests = [
             Request(
                 prompt_ids=ids,

@@ -101,11 +101,26 @@ def describe_data(folder: Path) -> str:
             f"Not complete yet ({', '.join(incomplete)}): run the same `gnano prepare` to resume; "
             f"`gnano pretrain` may start and waits for the shards it needs."
         )
+    # the share of documents by length, a row for each power of two
+    lengths = {
+        name: [sum(n) for n in zip(*(task.lengths for task in source.tasks), strict=True)]
+        for name, source in sources.items()
+    }
+    used = [n for counts in lengths.values() for n, count in enumerate(counts) if count]
+    histogram = [("tokens in a document", *lengths)]
+    for n in range(min(used, default=0), max(used, default=-1) + 1):
+        cells = []
+        for counts in lengths.values():
+            share = counts[n] / max(sum(counts), 1) if counts else 0
+            full, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
+            bar = BAR_BLOCKS[-1] * full + BAR_BLOCKS[eighths].strip()
+            cells.append(f"{share:6.1%} {bar:<{BAR_WIDTH}}")
+        histogram.append((f"{2**n:,} – {2 ** (n + 1) - 1:,}", *cells))
     lines += [
         "",
         *format_table([(*headers, "dropped"), *rows], left=(0, len(headers))),
         "",
-        *format_table(_length_histogram(manifest), left=range(len(manifest.sources) + 1)),
+        *format_table(histogram, left=range(len(sources) + 1)),
         *warn_empty_heldout(folder, manifest),
     ]
     for name, plan in manifest.plan.sources.items():
@@ -256,22 +271,3 @@ def _format_si(number: float) -> str:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g} Y"
-
-
-def _length_histogram(manifest: Manifest) -> list[tuple[str, ...]]:
-    """Return the share of documents by length, a row for each power of two."""
-    lengths = {
-        name: [sum(n) for n in zip(*(task.lengths for task in source.tasks), strict=True)]
-        for name, source in manifest.sources.items()
-    }
-    used = [n for counts in lengths.values() for n, count in enumerate(counts) if count]
-    rows = [("tokens in a document", *lengths)]
-    for n in range(min(used, default=0), max(used, default=-1) + 1):
-        cells = []
-        for counts in lengths.values():
-            share = counts[n] / max(sum(counts), 1) if counts else 0
-            full, eighths = divmod(round(share * BAR_WIDTH * 8), 8)
-            bar = BAR_BLOCKS[-1] * full + BAR_BLOCKS[eighths].strip()
-            cells.append(f"{share:6.1%} {bar:<{BAR_WIDTH}}")
-        rows.append((f"{2**n:,} – {2 ** (n + 1) - 1:,}", *cells))
-    return rows

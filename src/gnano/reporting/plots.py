@@ -1,4 +1,4 @@
-"""Reads the curves of a run's metrics, and plots them as a PNG picture and in the terminal.
+"""Reads the curves of a run's metrics, and plots them as a PNG picture; the style of all plots.
 
     ┌ training loss, nats per token ┐ ┌ held-out bits per byte ┐
     │ every step faint, smoothed    │ │ total, and each source │  legend
@@ -10,9 +10,6 @@
 A log may be damaged anywhere, so only finite numbers are taken. A curve holds the steps at which
 a value was measured: held-out text is measured only at some steps, and a loss may be NaN.
 
-The terminal shows the two upper panels in Braille characters, each a grid of 2 × 4 dots, and the
-tasks as a third panel where the terminal is wide enough.
-
 Pyplot keeps a global list of figures and needs a display; a `Figure` saved as PNG is drawn by Agg
 and needs neither, so this works in a server, in a thread or over ssh.
 """
@@ -21,7 +18,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle, pairwise
+from itertools import chain, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +27,6 @@ from numpy.typing import NDArray
 
 from gnano.utils.files import atomic_write_bytes
 from gnano.utils.platform_support import require
-from gnano.utils.plot_style import LIGHT_PALETTE, Palette, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,12 +34,31 @@ if TYPE_CHECKING:
 MetricRow = Mapping[str, Any]
 MetricRows = Sequence[MetricRow]  # what read_metrics returns
 
-MIN_PANEL_SIZE = 30, 8  # characters that a panel needs for its ticks and a curve
-FRAME_WIDTH = 8  # characters of a panel's width that its title cannot use
-MAX_POINTS = 1_000  # of a curve in the terminal: more points than dots only cost time
 MAX_NAME_LENGTH = 22  # the end of a name in a legend, which leaves space for the curves
 # a dot on the latest value, the only thing visible in a run of one step
 LAST_POINT: dict[str, Any] = {"marker": "o", "markersize": 5, "markevery": [-1]}
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colors of a plot, as hexadecimal RGB."""
+
+    background: str
+    text: str
+    muted: str  # small print and axes
+    grid: str
+    loss: str
+    sources: tuple[str, ...]  # distinct for color-blind readers; repeats after the last
+
+
+LIGHT_PALETTE = Palette(
+    "#ffffff", "#1f2328", "#656d76", "#e7eaee", "#2563c9",
+    ("#d1690e", "#0b8a74", "#7c4dcc", "#c2337a", "#8a6d0b", "#3b82a6"),
+)  # fmt: skip
+DARK_PALETTE = Palette(
+    "#161b22", "#e6edf3", "#9198a1", "#2a313c", "#6ba1f5",
+    ("#f0a35e", "#4fc3ab", "#b392f0", "#f07fb4", "#d6b94a", "#7cc0e0"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,94 +157,6 @@ def smooth_curve(curve: Curve) -> Curve:
     start, stop = center - half_width, np.minimum(center + half_width + 1, n)
     sums = np.concatenate([[0.0], np.cumsum(curve.values)])
     return Curve(curve.name, curve.steps, (sums[stop] - sums[start]) / (stop - start))
-
-
-def render_terminal_plot(
-    metrics: MetricRows, width: int = 80, height: int = 20, color: bool = True
-) -> str:
-    """Return the smoothed loss and held-out bits per byte, `height` lines of at most `width`.
-
-    The panels are side by side, or stacked and without tasks where the terminal is narrow. Without
-    `color` the text has no escape codes, for a pipe, a log or an issue.
-    """
-    require("plotext", "plot", "Plots in the terminal need plotext")
-    import plotext
-
-    loss, heldout, tasks = read_curves(metrics)
-    panels: list[tuple[str, str, Sequence[Curve]]] = []  # title, color, curves
-    if len(loss.steps):
-        smoothed = smooth_curve(loss)
-        panels.append((f"training loss: {smoothed.values[-1]:.2f}", "blue+", [smoothed]))
-    for total in heldout[:1]:
-        panels.append((f"held-out bits per byte: {total.values[-1]:.2f}", "orange+", [total]))
-    panel_width = width // (len(panels) + 1)
-    if tasks and panel_width >= MIN_PANEL_SIZE[0]:
-        tasks = sorted(tasks, key=lambda curve: -curve.values[-1])
-        title = ", ".join(f"{curve.name} {curve.values[-1]:.2f}" for curve in tasks)
-        if len(title) > panel_width - FRAME_WIDTH:
-            lowest, highest = tasks[-1].values[-1], tasks[0].values[-1]
-            title = f"{len(tasks)} tasks: {lowest:.2f} to {highest:.2f}"
-        panels.append((title, "green+", tasks))
-    if not panels:
-        raise ValueError("There is nothing to plot: no step of this run has a finite loss.")
-    columns = len(panels) if width >= len(panels) * MIN_PANEL_SIZE[0] else 1
-    rows = len(panels) // columns
-    if width < MIN_PANEL_SIZE[0] or height < rows * MIN_PANEL_SIZE[1]:
-        raise ValueError(
-            f"{width} × {height} characters are too few for a plot: "
-            f"it needs at least {MIN_PANEL_SIZE[0]} × {rows * MIN_PANEL_SIZE[1]}."
-        )
-
-    # plotext has one figure per process, and limits it to the terminal by default
-    plotext.terminal.limit(False, False)
-    figure = plotext.figure.clear()
-    try:
-        figure.plot_size(width, height)
-        figure.subplots(rows, columns)
-        for number, (title, color_name, curves) in enumerate(panels):
-            row, column = divmod(number, columns)
-            panel = figure.subplot(row + 1, column + 1) if len(panels) > 1 else figure
-            _set_up_axes(panel, curves, max(1, metrics[-1]["step"]))
-            panel.title(title)
-            for curve in curves:
-                kept = np.unique(np.linspace(0, len(curve.steps) - 1, MAX_POINTS).round())
-                points = [part[kept.astype(int)].tolist() for part in (curve.steps, curve.values)]
-                # a single Braille dot is easily missed
-                dot = "braille" if len(curve.steps) > 1 else "●"
-                marker = plotext.marker(dot, plotext.pixel(color_name))
-                panel.draw(panel.signal(*points, marker=marker).lines().density("full"))
-        text = str(figure.build().string(colorless=not color))
-    finally:
-        plotext.terminal.limit()
-        plotext.figure.clear()
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
-
-
-def _set_up_axes(panel: Any, curves: Sequence[Curve], last_step: int) -> None:
-    panel.theme("simple")  # the terminal's own colors for all but the curve
-    panel.label("step", "x")
-    for axis, side in (("x", "upper"), ("y", "right")):
-        panel.axes(False, axis=axis, side=side)
-
-    values = np.concatenate([curve.values for curve in curves])
-    low, high = float(values.min()), float(values.max())
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    # space after the last step keeps the curve off the next panel's ticks
-    for axis, start, stop in (("x", 0.0, 1.06 * last_step), ("y", low - margin, high + margin)):
-        ticks = round_ticks(start, stop, 5, min_step=1.0 if axis == "x" else 0.0)
-        gap = min((b - a for a, b in pairwise(ticks)), default=1.0)
-        decimals = max(0, -math.floor(math.log10(gap) + 1e-9))  # enough to tell them apart
-        labels = [f"{tick:,.{decimals}f}" for tick in ticks]
-        panel.ruler(axis).lim(start, stop).ticks(ticks, labels)
-
-
-def round_ticks(start: float, stop: float, max_ticks: int, min_step: float = 0.0) -> list[float]:
-    """Return up to `max_ticks` round numbers in [start, stop], 1, 2 or 5 × 10ⁿ apart."""
-    rough = max((stop - start) / max_ticks, min_step)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
-    first, final = math.ceil(start / step - 1e-9), math.floor(stop / step + 1e-9)
-    return [step * k for k in range(first, final + 1)]
 
 
 def save_png_plot(metrics: MetricRows, path: Path, title: str) -> None:
@@ -337,3 +264,15 @@ def _draw_curves(
     legend.get_title().set_color(palette.muted)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def style_axes(axes: "Axes", palette: Palette) -> None:
+    """Draw a light horizontal grid, one base line and small gray numbers."""
+    axes.set_facecolor(palette.background)
+    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(palette.muted)
+    axes.tick_params(colors=palette.muted, labelsize=9, length=0, pad=6)
+    axes.set_xlabel("step", color=palette.muted, fontsize=9)

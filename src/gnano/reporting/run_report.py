@@ -22,7 +22,13 @@ from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.evals.runner import build_task_evaluator
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
-from gnano.reporting.plots import Curve, read_curves, render_png_plot, smooth_curve
+from gnano.reporting.plots import (
+    DARK_PALETTE,
+    Curve,
+    read_curves,
+    render_png_plot,
+    smooth_curve,
+)
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
@@ -30,7 +36,6 @@ from gnano.utils.files import atomic_write_text
 from gnano.utils.formatting import format_duration
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.platform_support import is_installed
-from gnano.utils.plot_style import DARK_PALETTE
 from gnano.utils.terminal import StatusLine, best_effort, echo
 
 SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation

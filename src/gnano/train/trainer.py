@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CheckpointAssets
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
@@ -37,7 +39,6 @@ from gnano.train.training_task import TrainingTask
 from gnano.train.tuning_task import build_task
 from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog
-from gnano.utils.platform_support import set_num_threads
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
 
 POLL_INTERVAL = 1.0  # seconds between looks at data in preparation
@@ -99,14 +100,15 @@ def open_trainer(
         device = read_run_metadata(run / RECIPE_FILE).recipe.train.device
     with (
         DistContext.init(resolve_device(device), recipe.train.stability.stall_timeout) as world,
-        SignalHandler(world.world_size > 1) as signals,
+        SignalHandler.listen(world.world_size > 1) as signals,
         run_lock(run, world),
-        EventLog(run, world.is_main) as event_log,
+        EventLog.of_run(run, world.is_main) as event_log,
     ):
         notify = notify if world.is_main else ignore_message
         task = build_task(recipe, run, world, notify)
         recipe = world.run_on_main(partial(resolve_recipe, recipe, run, task, world, allowed))
-        set_num_threads(recipe.train.threads)
+        if recipe.train.threads:  # 0 keeps PyTorch's default, one per core
+            torch.set_num_threads(recipe.train.threads)
         yield Trainer(
             recipe, run, task, world, signals, event_log, on_metrics, notify, build_task_evaluator
         )
@@ -178,9 +180,8 @@ class Trainer:
         self.data_loader = PrefetchLoader(task.dataset, world, config, self.stability.data_index)
         # data that is complete from the start needs no agreement between the ranks
         self.is_growing = bool(world.all_reduce_max(task.is_growing)[0])
-        self.evaluator = Evaluator(
-            task.build_heldout(recipe, world), task_evaluator, self.train_state, signals
-        )
+        heldout = task.build_heldout(recipe, world)
+        self.evaluator = Evaluator(heldout, task_evaluator, self.train_state, signals)
         self.metrics_reader = AsyncMetricReader(
             config, world.device, self.step, loaded.get("seconds", 0.0)
         )
@@ -209,7 +210,7 @@ class Trainer:
             self.run, config.profile_start, config.profile_steps, world.rank, self.notify
         )
         logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
-        self.event_log.log_start(self.step, config.steps, world.world_size)
+        self.event_log.log("started", step=self.step, steps=config.steps, ranks=world.world_size)
         with self.checkpoint_writer.end_write_on_error(), logger, pause_gc(), closing(profiler):
             self._wait_for_data(partial(evaluator.heldout.missing, config.eval_tokens))
             for text in self.start_messages:
@@ -241,8 +242,7 @@ class Trainer:
                     self.data_loader.prefetch(self.step)  # while the device computes
 
                 is_eval = bool(evaluator.due(self.step))
-                every = config.save_every  # 0 means only at the end
-                is_save = not is_last and every > 0 and self.step % every == 0
+                is_save = not is_last and self.step % config.save_every == 0
                 self._log_steps(logger, drain=is_eval or is_save)
                 self.checkpoint_writer.poll()
                 if self.stability.needs_rollback:
@@ -263,7 +263,8 @@ class Trainer:
             world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, self.signals))
             self.checkpoint = self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
         result = self._result()
-        self.event_log.log_end(self.step, result.stopped_by)
+        ended_by = {"signal": result.stopped_by.name} if result.stopped_by else {}
+        self.event_log.log("stopped" if ended_by else "finished", step=self.step, **ended_by)
         return result
 
     def _wait_for_data(self, find_missing: Callable[[], str | None]) -> bool:

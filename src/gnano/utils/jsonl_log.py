@@ -18,9 +18,11 @@ steps twice, and the line that was being written may be torn:
 
 import json
 import os
-import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,44 +32,41 @@ EVENTS_FILE = "events.jsonl"
 ROW_PREFIX = '{"step"'  # the start of every line of metrics
 
 
+@dataclass
 class EventLog:
     """The log of events, written by the main rank only; an end is logged only after a start."""
 
-    def __init__(self, run: Path, is_main: bool) -> None:
-        self.path, self.is_main = run / EVENTS_FILE, is_main
-        self.writer: JsonLinesWriter | None = None
-        self.has_started = False
+    run: Path
+    is_main: bool
+    writer: "JsonLinesWriter | None" = None
+    has_started: bool = False
+
+    @classmethod
+    @contextmanager
+    def of_run(cls, run: Path, is_main: bool) -> Iterator[Self]:
+        """Yield the log of a run; an error, or what else ends the block early, is an event."""
+        log = cls(run, is_main)
+        try:
+            yield log
+        except BaseException as error:
+            if log.has_started and isinstance(error, Exception):
+                log.log("failed", reason=f"{type(error).__name__}: {error}")
+            elif log.has_started:
+                log.log("stopped", at_once=True)
+            raise
+        finally:
+            if log.writer is not None:
+                log.writer.close()
 
     def log(self, event: str, **facts: Any) -> None:
-        """Append an event with the current time."""
+        """Append an event with the current time; a start names its process too."""
+        if event == "started":
+            self.has_started = True
+            facts |= {"pid": os.getpid(), "host": socket.gethostname()}
         if self.is_main:
-            self.writer = self.writer or JsonLinesWriter(self.path)
+            self.writer = self.writer or JsonLinesWriter(self.run / EVENTS_FILE)
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             self.writer.write(time=now, event=event, **facts)
-
-    def log_start(self, step: int, total_steps: int, world_size: int) -> None:
-        """Log "started"."""
-        process = {"pid": os.getpid(), "host": socket.gethostname()}
-        self.log("started", step=step, steps=total_steps, ranks=world_size, **process)
-        self.has_started = True
-
-    def log_end(self, step: int, stopped_by: signal.Signals | None) -> None:
-        """Log "finished", or "stopped" with the signal."""
-        if stopped_by is None:
-            self.log("finished", step=step)
-        else:
-            self.log("stopped", step=step, signal=stopped_by.name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self.has_started and isinstance(error, Exception):
-            self.log("failed", reason=f"{type(error).__name__}: {error}")
-        elif self.has_started and error is not None:
-            self.log("stopped", at_once=True)
-        if self.writer is not None:
-            self.writer.close()
 
 
 class JsonLinesWriter:

@@ -70,14 +70,6 @@ def set_passive_wait() -> None:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
-def set_num_threads(count: int) -> None:
-    """Set the number of CPU threads; 0 keeps PyTorch's default, one per core."""
-    if count:
-        import torch
-
-        torch.set_num_threads(count)
-
-
 def is_installed(package: str) -> bool:
     """Return whether a package can be imported, without importing it."""
     spec = find_spec(package)

@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import Self
+from typing import ClassVar, Self
 
 LAUNCHER_ECHO_SECONDS = 5.0  # seconds within which a launcher forwards a signal
 # while a thread of this name runs, cli/__init__.py exits without unwinding
@@ -26,16 +27,30 @@ class ImmediateExit(SystemExit):
     """Ends a process that received a signal before there was anything to lose."""
 
 
+@dataclass
 class SignalHandler:
-    """Context manager that records the first signal; a second one stops immediately."""
+    """Records the first signal; a second one stops immediately."""
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    signals: ClassVar = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-    def __init__(self, has_launcher: bool = False) -> None:
-        self.has_launcher = has_launcher  # which forwards signals
-        self.received_signal: signal.Signals | None = None
-        self.received_at = 0.0
-        self.exits_immediately = False  # nothing would be lost: the first signal ends the process
+    has_launcher: bool = False  # which forwards signals
+    received_signal: signal.Signals | None = None
+    received_at: float = 0.0
+    exits_immediately: bool = False  # nothing would be lost: the first signal ends the process
+
+    @classmethod
+    @contextmanager
+    def listen(cls, has_launcher: bool = False) -> Iterator[Self]:
+        """Yield a handler that receives the signals until the block ends."""
+        handler = cls(has_launcher)
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        numbers = [n for n in cls.signals if n != signal.SIGHUP or not ignored]
+        previous = {number: signal.signal(number, handler._on_signal) for number in numbers}
+        try:
+            yield handler
+        finally:
+            for number, before in previous.items():
+                signal.signal(number, before)
 
     def should_stop(self) -> bool:
         """Return whether a signal was received."""
@@ -54,16 +69,6 @@ class SignalHandler:
             raise
         finally:
             self.exits_immediately = False
-
-    def __enter__(self) -> Self:
-        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        numbers = [n for n in self.signals if n != signal.SIGHUP or not ignored]
-        self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received_signal is None:

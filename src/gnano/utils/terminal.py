@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+# all but line feed and tab, for `str.translate`
 CONTROL_CHARACTERS = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
@@ -52,20 +53,31 @@ def best_effort(artifact: str) -> Iterator[None]:
         echo_stderr(f"No {artifact} ({kind}{reason}); everything finished before it is kept.")
 
 
-def echo(text: str, end: str = "\n") -> None:
-    """Print to stdout and flush."""
-    write_output(replace_controls(text, sys.stdout) + end)
+def echo(text: str = "", end: str = "\n", keep_controls: bool = False) -> None:
+    """Print to stdout and flush; `keep_controls` is for colors, in text that is our own.
+
+    Raises OSError, naming standard output, where that fails; stdout's buffer is then discarded,
+    because Python would try to write it again at exit.
+    """
+    if sys.stdout.isatty() and not keep_controls:
+        text = text.translate(CONTROL_CHARACTERS)
+    text += end
+    try:
+        if text:  # a full disk refuses even an empty write
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def echo_stderr(text: str, end: str = "\n") -> None:
     """Print to stderr; text that cannot be written there is dropped."""
     if sys.stderr is not None:
-        write_or_drop(sys.stderr, replace_controls(text, sys.stderr) + end)
-
-
-def replace_controls(text: str, stream: TextIO) -> str:
-    """Replace the control characters except line feed and tab in text for a terminal."""
-    return text.translate(CONTROL_CHARACTERS) if stream.isatty() else text
+        text = text.translate(CONTROL_CHARACTERS) if sys.stderr.isatty() else text
+        write_or_drop(sys.stderr, text + end)
 
 
 def supports_escapes(stream: TextIO) -> bool:
@@ -87,10 +99,10 @@ class StatusLine:
         self.last_shown = -LOG_INTERVAL
         self.height = 0  # lines on the terminal that the next ones replace
 
-    def update(self, text: str, important: bool = False) -> None:
-        """Replace what is shown; a log gets one line every 15 s, or if it is important."""
+    def update(self, status: object, important: bool = False) -> None:
+        """Show the status's text instead; a log gets one every 15 s, or if it is important."""
         now = time.monotonic()
-        lines = text.translate(CONTROL_CHARACTERS).split("\n")
+        lines = str(status).translate(CONTROL_CHARACTERS).split("\n")
         if self.is_terminal:
             width = shutil.get_terminal_size().columns - 1
             up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
@@ -154,23 +166,6 @@ def drop_failed_writes(name: str) -> None:
         write_through=stream.write_through,
     )
     setattr(sys, name, lossy)
-
-
-def write_output(text: str = "") -> None:
-    """Write text to stdout and flush it.
-
-    Raises OSError, naming standard output, where that fails; stdout's buffer is then discarded,
-    because Python would try to write it again at exit.
-    """
-    try:
-        if text:  # a full disk refuses even an empty write
-            sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def write_or_drop(stream: TextIO, text: str) -> None:

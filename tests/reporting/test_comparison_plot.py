@@ -11,9 +11,9 @@ from matplotlib.image import imread
 from tests.evals.test_comparison_table import comparison, model
 
 from gnano.evals.comparison import REFERENCE_MODELS
-from gnano.evals.comparison_plot import check_plot_path, draw_comparison, plot_comparison
 from gnano.evals.eval_tasks import TASKS
-from gnano.utils.plot_style import LIGHT_PALETTE
+from gnano.reporting.comparison_plot import check_plot_path, draw_comparison, plot_comparison
+from gnano.reporting.plots import LIGHT_PALETTE
 
 
 def plot_pixels(found, tmp_path):

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from gnano.reporting.plots import render_terminal_plot, round_ticks
+from gnano.reporting.terminal_plot import render_terminal_plot, round_ticks
 
 BRAILLE = {chr(code) for code in range(0x2801, 0x2900)}
 

@@ -23,9 +23,9 @@ import numpy as np
 
 from gnano.evals.comparison import Comparison, TaskColumn
 from gnano.evals.comparison_table import format_count
+from gnano.reporting.plots import LIGHT_PALETTE, style_axes
 from gnano.utils.files import atomic_write_bytes
 from gnano.utils.platform_support import require
-from gnano.utils.plot_style import LIGHT_PALETTE, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
