@@ -174,7 +174,7 @@ class TrainState:
     @property
     def checkpoint_bytes(self) -> int:
         """Return the bytes of the tensors of a checkpoint."""
-        parts = (self.parallel_model.parameters, self.optimizer.state_dict(), self._extra_tensors())
+        parts = (self.parallel_model.parameters, self.optimizer.state, self._extra_tensors())
         tensors = [tensor for part in parts for tensor in part.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -185,7 +185,7 @@ class TrainState:
         weights = gather_full(self.parallel_model.parameters, self.world)
         if self.recipe.train.lora.rank and writer:
             weights = merge_lora(weights, self.recipe.train.lora)
-        training = gather_full({**self.optimizer.state_dict(), **self._extra_tensors()}, self.world)
+        training = gather_full({**self.optimizer.state, **self._extra_tensors()}, self.world)
         if writer:
             writer.start(Snapshot(step, weights, training, state))
 
@@ -227,7 +227,7 @@ class TrainState:
                 if name.split("/")[0] not in EXTRA_STATE_PREFIXES
             }
             self.optimizer.check_state_dict(moments)
-        parts = shard_like(training, {**self.optimizer.state_dict(), **extra}, self.world)
+        parts = shard_like(training, {**self.optimizer.state, **extra}, self.world)
         for name, tensor in extra.items():
             to_local(tensor).copy_(to_local(parts.pop(name)))
         self.optimizer.load_state_dict(parts)
