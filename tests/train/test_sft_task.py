@@ -22,8 +22,8 @@ from gnano.model.hf_io import load_model
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.trainer import RunResult, train
-from gnano.train.tuning_task import SFTTask, build_task
+from gnano.train.trainer import RunResult, build_task, train
+from gnano.train.tuning_task import SFTTask
 from gnano.utils.jsonl_log import read_metrics
 
 SINGLE = DistContext(torch.device("cpu"))
