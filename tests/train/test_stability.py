@@ -16,9 +16,8 @@ from tests.small_models import with_train
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import StabilityConfig
 from gnano.data.sft.sft_dataset import AnyBatch
-from gnano.train.data_loader import PrefetchLoader
 from gnano.train.stability import SpikeDetector, StabilityMonitor
-from gnano.train.train_step import TrainState
+from gnano.train.train_step import PrefetchLoader, TrainState
 from gnano.train.trainer import train
 
 PATIENCE = StabilityConfig().rollback_after

@@ -25,7 +25,6 @@ from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
 from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
 from gnano.model.devices import resolve_device
-from gnano.train.data_loader import Notify, PrefetchLoader
 from gnano.train.distributed.context import DistContext, pause_gc
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.lineage import find_base
@@ -34,8 +33,8 @@ from gnano.train.logging.profiler import StepProfiler
 from gnano.train.resolve import resolve_recipe
 from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
 from gnano.train.stability import StabilityMonitor
-from gnano.train.train_step import TrainState
-from gnano.train.training_task import PretrainingTask, TrainingTask
+from gnano.train.train_step import PrefetchLoader, TrainState
+from gnano.train.training_task import Notify, PretrainingTask, TrainingTask
 from gnano.train.tuning_task import DPOTask, SFTTask
 from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog

@@ -49,7 +49,6 @@ from gnano.model.devices import accumulation_dtype
 from gnano.model.hf_io import load_config, save_tensors
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import (
     EvalResult,
@@ -60,7 +59,7 @@ from gnano.train.evaluator import (
 )
 from gnano.train.lineage import BaseCheckpoint
 from gnano.train.train_step import COMPUTE_DTYPES
-from gnano.train.training_task import TrainingTask
+from gnano.train.training_task import Notify, TrainingTask
 from gnano.utils.files import atomic_replace
 
 REFERENCE_FILE = "reference.safetensors"

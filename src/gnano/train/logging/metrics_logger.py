@@ -24,12 +24,12 @@ from torch import Tensor
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.config.train_config import TrainConfig
 from gnano.model.flops import compute_mfu
-from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import estimate_memory
 from gnano.train.logging.trackers import Trackers
 from gnano.train.run_dir import METRICS_FILE
 from gnano.train.train_step import SKIPPED_SPIKE, STEP_METRICS
+from gnano.train.training_task import Notify
 from gnano.utils.formatting import format_clock, plural
 from gnano.utils.jsonl_log import JsonLinesWriter
 from gnano.utils.platform_support import peak_resident_bytes
