@@ -175,6 +175,10 @@ class TrainState:
         self.loaded_state: dict[str, Any] = {}  # of the checkpoint that was restored
         self.checkpoint: Path | None = None
         self.restore()
+        parts = (self.parallel_model.parameters, self.optimizer.state, self._extra_tensors())
+        tensors = [tensor for part in parts for tensor in part.values()]
+        # of a checkpoint, apart from its small files
+        self.checkpoint_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def train_step(
         self,
@@ -244,13 +248,6 @@ class TrainState:
         if loss_scale:
             loss_scale.update((~finite).float())
         return torch.stack([loss_sum / num_targets, norm, skipped, stop_count])
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Return the bytes of the tensors of a checkpoint."""
-        parts = (self.parallel_model.parameters, self.optimizer.state, self._extra_tensors())
-        tensors = [tensor for part in parts for tensor in part.values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def save(self, step: int, state: dict[str, Any], writer: AsyncCheckpointWriter | None) -> None:
         """Start writing the checkpoint of a step; rank 0 has the writer, the others have None."""

@@ -174,7 +174,7 @@ class Trainer:
 
     @property
     def _has_all_steps(self) -> bool:
-        patience = self.config.early_stopping_patience  # evaluations without a new best; 0: any
+        patience = self.config.early_stopping_patience  # evaluations without a new best; 0: no end
         stops_early = 0 < patience <= self.evaluator.evals_since_best
         return stops_early or self.step >= self.config.steps
 
@@ -183,8 +183,8 @@ class Trainer:
         config, world, stopped_by = self.config, self.world, None
         was_finished = self.is_finished
         if not was_finished:
-            num_bytes = self.train_state.checkpoint_bytes
-            world.run_on_main(partial(self.checkpoint_writer.check_disk_space, num_bytes))
+            check_disk_space = self.checkpoint_writer.check_disk_space
+            world.run_on_main(partial(check_disk_space, self.train_state.checkpoint_bytes))
             self._run_steps()
         if not self.is_finished:
             stopped_by = self.signals.received_signal or signal.SIGTERM  # of another rank
@@ -220,7 +220,8 @@ class Trainer:
             self._wait_for_data(partial(evaluator.heldout.missing, config.eval_tokens))
             for text in self.start_messages:
                 self.notify(text)
-            if evaluator.is_pending or (self.step == 0 and config.init_from):  # that of the base
+            # the evaluation that was interrupted, or that of the base
+            if evaluator.is_pending or (self.step == 0 and config.init_from):
                 results = evaluator.evaluate(self.step)
                 if not evaluator.is_pending:
                     final = {"final": True} if self.step == config.steps else {}
