@@ -27,9 +27,8 @@ from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
-from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
-from gnano.train.train_step import TrainState
+from gnano.train.train_step import PrefetchLoader, TrainState
 
 WARMUP = 2  # steps that compile
 

@@ -20,7 +20,7 @@ MOMENTS = {
     "before the optimizer": ("gnano.train.optim.optimizer", "Optimizer.step", "before"),
     "after the optimizer": ("gnano.train.optim.optimizer", "Optimizer.step", "after"),
     "while a batch is loaded": (
-        "gnano.train.data_loader",
+        "gnano.train.train_step",
         "PrefetchLoader.next_micro_batches",
         "before",
     ),

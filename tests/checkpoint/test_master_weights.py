@@ -24,11 +24,10 @@ from gnano.config.model_config import LoraConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
-from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import gather_full
 from gnano.train.evaluator import eval_mode
-from gnano.train.train_step import TrainState
+from gnano.train.train_step import PrefetchLoader, TrainState
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 FSDP: dict[str, Any] = {"parallel": "fsdp"}

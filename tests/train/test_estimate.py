@@ -75,7 +75,7 @@ def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mes
         optimizer = Optimizer(model, settings.optimizer)
         ids = torch.zeros(settings.micro_batch_size, config.block_size, dtype=torch.long)
         tracker = MemTracker()
-        tracker.track_external(model, *optimizer.state_dict().values())
+        tracker.track_external(model, *optimizer.state.values())
         micro_steps = settings.accumulation_steps(config.block_size, ranks)
         with tracker:
             for number in range(micro_steps):
@@ -128,7 +128,7 @@ def test_estimate_of_adapter_memory(layers):
     parts = estimate_memory(config, settings).parts
     assert parts["weights"] == 4 * sum(p.numel() for p in model.parameters())
     assert parts["gradients"] == 4 * trainable
-    moments = Optimizer(model, settings.optimizer).state_dict().values()
+    moments = Optimizer(model, settings.optimizer).state.values()
     num_bytes = sum(moment.numel() * moment.element_size() for moment in moments)
     assert parts["optimizer moments"] == pytest.approx(num_bytes, rel=1e-3)
     full = estimate_memory(config, replace(settings, lora=LoraConfig()))

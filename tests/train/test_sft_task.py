@@ -20,10 +20,10 @@ from gnano.data.sft.conversations import Conversation, Turn
 from gnano.data.sft.record_loading import load_conversations
 from gnano.model.hf_io import load_model
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
-from gnano.train.trainer import RunResult, train
-from gnano.train.tuning_task import SFTTask, build_task
+from gnano.train.trainer import RunResult, build_task, train
+from gnano.train.training_task import Notify
+from gnano.train.tuning_task import SFTTask
 from gnano.utils.jsonl_log import read_metrics
 
 SINGLE = DistContext(torch.device("cpu"))

@@ -16,9 +16,8 @@ from tests.small_models import with_train
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import StabilityConfig
 from gnano.data.sft.sft_dataset import AnyBatch
-from gnano.train.data_loader import PrefetchLoader
 from gnano.train.stability import SpikeDetector, StabilityMonitor
-from gnano.train.train_step import TrainState
+from gnano.train.train_step import PrefetchLoader, TrainState
 from gnano.train.trainer import train
 
 PATIENCE = StabilityConfig().rollback_after
@@ -186,9 +185,8 @@ def test_spike_is_skipped_if_configured(
 
 def test_skips_at_the_end_are_reported() -> None:
     monitor = StabilityMonitor(StabilityConfig(), peak_lr=0.1)
-    assert monitor.final_message(3) is None
     monitor.observe({"skipped": True})
-    assert "The last 1 steps were skipped" in str(monitor.final_message(3))
+    assert "The last 1 steps were skipped" in monitor.final_message(3)
     with pytest.raises(ValueError, match=r"All 1 steps were skipped.*lower train.schedule.peak"):
         monitor.final_message(1)
 

@@ -52,7 +52,7 @@ def concatenate(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def tensors_of(state: TrainState) -> list[torch.Tensor]:
-    tensors = [*state.model.parameters(), *state.optimizer.state_dict().values()]
+    tensors = [*state.model.parameters(), *state.optimizer.state.values()]
     return [tensor.detach().clone() for tensor in tensors]
 
 

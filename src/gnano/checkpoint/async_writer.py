@@ -155,7 +155,10 @@ class AsyncCheckpointWriter:
         while self.thread is not None and self.last_error is None:
             self.thread.join(0.1)
             self.poll()
-        self._cancel_write()
+        if self.thread is not None:
+            self.cancelled.set()
+            self.thread.join()
+            self.poll()
 
     def wait_until_saved(self, signals: SignalHandler) -> None:
         """Wait until a write in progress is done.
@@ -171,15 +174,12 @@ class AsyncCheckpointWriter:
             is_late = stop and time.monotonic() > signals.received_at + STOP_RETRY_SECONDS
             if self.last_error is not None and is_late:
                 failure = self.last_error
-                self._cancel_write()
+                if self.thread is not None:
+                    self.cancelled.set()
+                    self.thread.join()
+                    self.poll()
                 if self.saved_folder is None:  # the last attempt may have succeeded meanwhile
                     raise failure
-
-    def _cancel_write(self) -> None:
-        if self.thread is not None:
-            self.cancelled.set()
-            self.thread.join()
-            self.poll()
 
     @contextmanager
     def end_write_on_error(self) -> Iterator[None]:

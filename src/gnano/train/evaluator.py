@@ -67,11 +67,6 @@ class Evaluator:
         self.best_loss: float | None = loaded.get("best_heldout")
         self.evals_since_best: int = loaded.get("evals_since_best", 0)
 
-    @property
-    def should_stop_early(self) -> bool:
-        """Return whether `early_stopping_patience` evaluations brought no new best."""
-        return 0 < self.config.early_stopping_patience <= self.evals_since_best
-
     def due(self, step: int) -> list[str]:
         """Return which of "heldout" and "tasks" are to be evaluated after this step."""
         intervals = {"heldout": self.config.eval_every}  # 0 means only at the end
@@ -90,7 +85,7 @@ class Evaluator:
         metrics: dict[str, Any] = {}
         result = None
         try:
-            if self.heldout and "heldout" in due:
+            if "heldout" in due and not self.heldout.is_empty:
                 result = self.heldout.evaluate(state.model, budget, should_stop)
                 metrics["heldout"] = result.metrics
             if self.task_evaluator and "tasks" in due:
@@ -106,15 +101,6 @@ class Evaluator:
             if self.best_loss is None or result.objective < self.best_loss:
                 self.best_loss, self.evals_since_best = result.objective, 0
         return metrics
-
-    def run_pending(self, step: int) -> dict[str, Any]:
-        """Run the evaluation that is pending, or that of the base, and return its row, or {}."""
-        if not self.is_pending and (step or not self.config.init_from):
-            return {}
-        metrics = self.evaluate(step)
-        if self.is_pending:
-            return {}
-        return {"step": step, **({"final": True} if step == self.config.steps else {}), **metrics}
 
     def state_dict(self, step: int) -> dict[str, Any]:
         """Return the state for the checkpoint after this step."""
@@ -148,9 +134,7 @@ class HeldoutSet:
     def _read_rows(self) -> None:
         names = self.corpus.source_names
         self.rows = [self.corpus.heldout_rows(n, self.length) for n in range(len(names))]
-
-    def __bool__(self) -> bool:
-        return any(self.rows)
+        self.is_empty = not any(self.rows)
 
     def _row_counts(self, tokens: int) -> list[int]:
         """Return the number of rows of each source's share of a budget of tokens."""
@@ -225,9 +209,7 @@ class HeldoutExamples:
         self.rows_by_category = dict(sorted(rows_by_category.items()))
         self.batch_size, self.world = batch_size, world
         self.sum_batch, self.summarize = sum_batch, summarize
-
-    def __bool__(self) -> bool:
-        return bool(self.rows_by_category)
+        self.is_empty = not rows_by_category
 
     def is_covered_by(self, tokens: int) -> bool:
         """Return True: an evaluation has no budget."""

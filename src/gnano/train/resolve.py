@@ -74,12 +74,14 @@ def resolve_recipe(
         raise ValueError(f"{run} is a model folder, not a run; choose another folder (--out).")
     saved = read_run_metadata(path) if has_started(run) else None
     recipe = _replace_auto_values(recipe, saved, device)
-    changes = _check_changes(recipe, saved, run, task, allowed)
+    # a new run has nothing to compare, but a misspelled name is an error
+    changes = _check_changes(recipe, saved, run, task, allowed) if saved or allowed else []
     if recipe.train.precision == "fp8" and (reason := fp8_unsupported_reason(device)):
         raise ValueError(f'{reason} Choose train.precision = "bf16".')
     if recipe.train.compile == "yes" and (reason := compile_unsupported_reason(device)):
         raise ValueError(f'{reason} Or choose train.compile = "no".')
-    check_trackers_installed(recipe.train.trackers)
+    if recipe.train.trackers:
+        check_trackers_installed(recipe.train.trackers)
     if saved is None:
         facts = collect_run_facts(recipe, task.fingerprint, world.world_size)
         if task.base:

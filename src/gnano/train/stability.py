@@ -87,13 +87,11 @@ class StabilityMonitor:
         """Return whether too many steps in a row were skipped."""
         return self.consecutive_skips >= self.config.rollback_after
 
-    def final_message(self, step: int) -> str | None:
-        """Return a message about steps skipped at the end of the run, if there are any.
+    def final_message(self, step: int) -> str:
+        """Return a message about the steps skipped at the end of the run.
 
         Raises ValueError where every step of the run was skipped.
         """
-        if not self.consecutive_skips:
-            return None
         spiked = ", or spiked" if self.config.spike_threshold else ""
         why = f"their loss or its gradient was infinite or NaN{spiked}"
         advice = f"lower train.schedule.peak (now {self.peak_lr:g}) or check the data"

@@ -1,10 +1,10 @@
-"""The training state (model, optimizer) and one training step, which never waits for the device.
+"""The training state, the micro-batches of a step, and the step, which never waits for the device.
 
     seed or base ─▶ model ─▶ adapter, fp8, compiled ─▶ placed on the ranks ─▶ optimizer
                                                             ↑ checkpoint ↑
 
-    micro-batches ─▶ loss ─▶ backward, summed in .grad ─▶ Σ over all ranks ─▶ optimizer
-                                                          loss, tokens, grad², stop
+    samples ─▶ micro-batches ─▶ loss ─▶ backward, summed in .grad ─▶ Σ over all ranks ─▶ optimizer
+                                                                      loss, tokens, grad², stop
 
 The gradients are divided by one number on the device, which combines the targets that count in the
 whole step, gradient clipping and the loss scale of fp16. A second number says whether the step is
@@ -14,6 +14,8 @@ while it computes the next step.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import LORA_PREFIX, Snapshot, latest_valid_checkpoint
 from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.recipe import Recipe
-from gnano.data.sft.sft_dataset import AnyBatch
+from gnano.config.train_config import TrainConfig
+from gnano.data.sampler import rank_sample_range
+from gnano.data.sft.sft_dataset import AnyBatch, TrainingDataset
 from gnano.model.devices import accumulation_dtype
 from gnano.model.fp8 import convert_to_fp8
 from gnano.model.lora import add_lora, merge_lora
@@ -48,6 +52,76 @@ STEP_METRICS = ("loss", "grad_norm", "skipped", "stop")  # of a step, in this or
 SKIPPED_NOT_FINITE, SKIPPED_SPIKE = 1, 2  # why a step was skipped
 # prefixes of saved tensors that do not belong to the optimizer
 EXTRA_STATE_PREFIXES = ("loss_scale", "spikes", "lora")
+
+
+class PrefetchLoader:
+    """Loads this rank's micro-batches of a step; `data_index` maps the step to that of its data.
+
+    On a GPU the batches of the next step are assembled and copied, through pinned memory and on a
+    separate stream, while the current step is computed. A batch depends on its step alone, so that
+    needs no worker processes.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingDataset,
+        world: DistContext,
+        config: TrainConfig,
+        data_index: Callable[[int], int] = lambda step: step,
+    ) -> None:
+        self.dataset, self.world, self.data_index = dataset, world, data_index
+        self.samples_per_step = config.tokens_per_step // dataset.block_size  # over all ranks
+        self.micro_batch_size = config.micro_batch_size
+        self.accumulation_steps = config.accumulation_steps(dataset.block_size, world.world_size)
+        self.copy_stream = torch.Stream(world.device) if world.device.type == "cuda" else None
+        self.prefetched: tuple[int, list[AnyBatch]] = (-1, [])  # with the data index
+
+    def sample_range(self, step: int) -> range:
+        """Return the samples of all ranks in this step."""
+        index = self.data_index(step)
+        return range(index * self.samples_per_step, (index + 1) * self.samples_per_step)
+
+    def missing(self, step: int) -> str | None:
+        """Return a message while the data of this step is still being prepared."""
+        return self.dataset.missing(self.sample_range(step))
+
+    def prefetch(self, step: int) -> None:
+        """Start loading a step's micro-batches; do nothing if they are not prepared yet."""
+        if self.missing(step) is None:
+            self.prefetched = self.data_index(step), self._load_micro_batches(step)
+
+    def next_micro_batches(self, step: int) -> list[AnyBatch]:
+        """Return this rank's micro-batches of a step; their data must be prepared."""
+        index, batches = self.prefetched
+        if index != self.data_index(step):
+            batches = self._load_micro_batches(step)
+        self.prefetched = -1, []
+        if self.copy_stream is not None:
+            current = torch.accelerator.current_stream(self.world.device)
+            current.wait_stream(self.copy_stream)
+            for tensor in (tensor for batch in batches for tensor in batch if tensor is not None):
+                tensor.record_stream(current)  # its memory stays in use until the step has read it
+        return batches
+
+    def _load_micro_batches(self, step: int) -> list[AnyBatch]:
+        on_stream = self.copy_stream is not None
+        to_device = methodcaller("to", self.world.device, non_blocking=on_stream)
+        batches: list[AnyBatch] = []
+        for index in range(self.accumulation_steps):
+            samples = rank_sample_range(
+                self.data_index(step),
+                index,
+                self.world.rank,
+                samples_per_step=self.samples_per_step,
+                micro_batch=self.micro_batch_size,
+                world_size=self.world.world_size,
+            )
+            batch = self.dataset.read_batch(samples)
+            if on_stream:
+                batch = batch.map_tensors(Tensor.pin_memory)
+            with self.copy_stream or nullcontext():
+                batches.append(batch.map_tensors(to_device))
+        return batches
 
 
 class TrainState:
@@ -101,6 +175,10 @@ class TrainState:
         self.loaded_state: dict[str, Any] = {}  # of the checkpoint that was restored
         self.checkpoint: Path | None = None
         self.restore()
+        parts = (self.parallel_model.parameters, self.optimizer.state, self._extra_tensors())
+        tensors = [tensor for part in parts for tensor in part.values()]
+        # of a checkpoint, apart from its small files
+        self.checkpoint_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def train_step(
         self,
@@ -171,13 +249,6 @@ class TrainState:
             loss_scale.update((~finite).float())
         return torch.stack([loss_sum / num_targets, norm, skipped, stop_count])
 
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Return the bytes of the tensors of a checkpoint."""
-        parts = (self.parallel_model.parameters, self.optimizer.state_dict(), self._extra_tensors())
-        tensors = [tensor for part in parts for tensor in part.values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
     def save(self, step: int, state: dict[str, Any], writer: AsyncCheckpointWriter | None) -> None:
         """Start writing the checkpoint of a step; rank 0 has the writer, the others have None."""
         if writer:
@@ -185,7 +256,7 @@ class TrainState:
         weights = gather_full(self.parallel_model.parameters, self.world)
         if self.recipe.train.lora.rank and writer:
             weights = merge_lora(weights, self.recipe.train.lora)
-        training = gather_full({**self.optimizer.state_dict(), **self._extra_tensors()}, self.world)
+        training = gather_full({**self.optimizer.state, **self._extra_tensors()}, self.world)
         if writer:
             writer.start(Snapshot(step, weights, training, state))
 
@@ -227,7 +298,7 @@ class TrainState:
                 if name.split("/")[0] not in EXTRA_STATE_PREFIXES
             }
             self.optimizer.check_state_dict(moments)
-        parts = shard_like(training, {**self.optimizer.state_dict(), **extra}, self.world)
+        parts = shard_like(training, {**self.optimizer.state, **extra}, self.world)
         for name, tensor in extra.items():
             to_local(tensor).copy_(to_local(parts.pop(name)))
         self.optimizer.load_state_dict(parts)

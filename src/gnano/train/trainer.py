@@ -13,8 +13,8 @@ import gc
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,19 +24,20 @@ import torch
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CheckpointAssets
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
+from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
 from gnano.model.devices import resolve_device
-from gnano.train.data_loader import Notify, PrefetchLoader
-from gnano.train.distributed.context import DistContext
+from gnano.train.distributed.context import DistContext, pause_gc
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
+from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import AsyncMetricReader, MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
 from gnano.train.resolve import resolve_recipe
 from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
 from gnano.train.stability import StabilityMonitor
-from gnano.train.train_step import TrainState
-from gnano.train.training_task import TrainingTask
-from gnano.train.tuning_task import build_task
+from gnano.train.train_step import PrefetchLoader, TrainState
+from gnano.train.training_task import Notify, PretrainingTask, TrainingTask
+from gnano.train.tuning_task import DPOTask, SFTTask
 from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
@@ -80,20 +81,6 @@ def train(
     `allowed` names values of the recipe that may differ from those that the run was started with;
     `build_task_evaluator` is for `train.eval_tasks`. Raises ValueError for conflicting settings.
     """
-    with open_trainer(recipe, run, on_metrics, notify, allowed, build_task_evaluator) as trainer:
-        return trainer.fit()
-
-
-@contextmanager
-def open_trainer(
-    recipe: Recipe,
-    run: Path,
-    on_metrics: MetricsCallback,
-    notify: Notify,
-    allowed: Sequence[str],
-    build_task_evaluator: TaskEvaluatorFactory | None,
-) -> Iterator["Trainer"]:
-    """Yield the trainer of a run, which is locked until the context ends; arguments as `train`."""
     check_output_path(run, "--out", [*recipe.input_paths], allowed_kind="run")
     device = recipe.train.device
     if device == "auto" and has_started(run):  # a run stays on its device
@@ -109,28 +96,20 @@ def open_trainer(
         recipe = world.run_on_main(partial(resolve_recipe, recipe, run, task, world, allowed))
         if recipe.train.threads:  # 0 keeps PyTorch's default, one per core
             torch.set_num_threads(recipe.train.threads)
-        yield Trainer(
+        trainer = Trainer(
             recipe, run, task, world, signals, event_log, on_metrics, notify, build_task_evaluator
         )
+        return trainer.fit()
 
 
-@contextmanager
-def pause_gc() -> Iterator[None]:
-    """Disable automatic garbage collection; the trainer collects at the same steps on every rank.
-
-    An automatic collection pauses one rank for some milliseconds at an arbitrary moment, and all
-    others wait for it in the next collective operation.
-    """
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if enabled:
-            gc.enable()
+def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
+    """Open the data that the recipe trains on, and its base; raises ValueError or OSError."""
+    path = recipe.train.init_from
+    base = world.run_on_main(partial(find_base, path, run)) if path else None
+    if isinstance(recipe.data, DataConfig):
+        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
+    task = DPOTask if recipe.data.kind == "preferences" else SFTTask
+    return task(recipe, base, run, world, notify)
 
 
 class Trainer:
@@ -196,38 +175,71 @@ class Trainer:
 
     @property
     def _has_all_steps(self) -> bool:
-        return self.step >= self.config.steps or self.evaluator.should_stop_early
+        patience = self.config.early_stopping_patience  # evaluations without a new best; 0: no end
+        stops_early = 0 < patience <= self.evaluator.evals_since_best
+        return stops_early or self.step >= self.config.steps
 
     def fit(self) -> RunResult:
         """Train until the last step or a stop signal, and write the final checkpoint."""
-        if self.is_finished:
-            return self._result()
+        config, world, stopped_by = self.config, self.world, None
+        was_finished = self.is_finished
+        if not was_finished:
+            check_disk_space = self.checkpoint_writer.check_disk_space
+            world.run_on_main(partial(check_disk_space, self.train_state.checkpoint_bytes))
+            self._run_steps()
+        if not self.is_finished:
+            stopped_by = self.signals.received_signal or signal.SIGTERM  # of another rank
+        if not was_finished:
+            ended_by = {"signal": stopped_by.name} if stopped_by else {}
+            self.event_log.log("stopped" if stopped_by else "finished", step=self.step, **ended_by)
+        assert self.checkpoint is not None
+        return RunResult(
+            run=self.run,
+            checkpoint=self.checkpoint,
+            step=self.step,
+            total_steps=config.steps,
+            start_step=self.start_step,
+            stopped_by=stopped_by,
+            is_main=world.is_main,
+        )
+
+    def _run_steps(self) -> None:
         config, world = self.config, self.world
         evaluator, reader = self.evaluator, self.metrics_reader
-        num_bytes = self.train_state.checkpoint_bytes
-        world.run_on_main(partial(self.checkpoint_writer.check_disk_space, num_bytes))
-        profiler = StepProfiler(
-            self.run, config.profile_start, config.profile_steps, world.rank, self.notify
-        )
+        profiler = None
+        if config.profile_start:
+            profiler = StepProfiler(
+                self.run, config.profile_start, config.profile_steps, world.rank, self.notify
+            )
         logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
         self.event_log.log("started", step=self.step, steps=config.steps, ranks=world.world_size)
-        with self.checkpoint_writer.end_write_on_error(), logger, pause_gc(), closing(profiler):
+        with (
+            self.checkpoint_writer.end_write_on_error(),
+            closing(logger),
+            pause_gc(),
+            closing(profiler) if profiler else nullcontext(),
+        ):
             self._wait_for_data(partial(evaluator.heldout.missing, config.eval_tokens))
             for text in self.start_messages:
                 self.notify(text)
-            if pending := evaluator.run_pending(self.step):
-                logger.log_update(**pending)
-                # the existing checkpoint still lists this evaluation as pending, so save again
-                self.saved_step = None
+            # the evaluation that was interrupted, or that of the base
+            if evaluator.is_pending or (self.step == 0 and config.init_from):
+                results = evaluator.evaluate(self.step)
+                if not evaluator.is_pending:
+                    final = {"final": True} if self.step == config.steps else {}
+                    logger.log_update(self.step, **final, **results)
+                    # the existing checkpoint still lists this evaluation as pending, so save again
+                    self.saved_step = None
             is_compiling = config.compile == "yes"  # in the first step
-            reader.reset_timer()
+            reader.step_start_time = time.perf_counter()
             while not (self._has_all_steps or reader.stop_requested or evaluator.is_pending):
                 world.set_phase(f"reading the data of step {self.step + 1:,}")
                 if not self._wait_for_data(partial(self.data_loader.missing, self.step)):
                     break
                 batches = self.data_loader.next_micro_batches(self.step)
                 world.set_phase(f"step {self.step + 1:,}")
-                profiler.step(self.step + 1)
+                if profiler:
+                    profiler.step(self.step + 1)
                 try:
                     with self.signals.exit_immediately(is_compiling, self.notify):
                         metrics = self.train_state.train_step(
@@ -251,21 +263,19 @@ class Trainer:
                     self._save()
                 if is_eval or is_save:
                     gc.collect()
-                    reader.reset_timer()
+                    reader.step_start_time = time.perf_counter()  # of the next step alone
             for row in reader.read_rows(drain=True):
                 self.stability.observe(row)
                 logger.log(row)
-            if self._has_all_steps and (message := self.stability.final_message(self.step)):
-                self.notify(message)
+            if self._has_all_steps and self.stability.consecutive_skips:
+                self.notify(self.stability.final_message(self.step))
             if self.saved_step != self.step:
                 self._save()
             world.set_phase("waiting until the checkpoint is written", math.inf)
             world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, self.signals))
             self.checkpoint = self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
-        result = self._result()
-        ended_by = {"signal": result.stopped_by.name} if result.stopped_by else {}
-        self.event_log.log("stopped" if ended_by else "finished", step=self.step, **ended_by)
-        return result
+        if logger.gpu_name:
+            logger.report_peak_memory()
 
     def _wait_for_data(self, find_missing: Callable[[], str | None]) -> bool:
         """Wait until no rank misses data; return False if the run should stop instead.
@@ -294,7 +304,7 @@ class Trainer:
                 row |= self.evaluator.evaluate(self.step)
                 if self.evaluator.is_pending:
                     row.pop("final", None)
-                if self.evaluator.should_stop_early:
+                elif self._has_all_steps:  # also where the run stops early
                     row["final"] = True
             logger.log(row)
             if self.stability.needs_rollback:
@@ -304,7 +314,7 @@ class Trainer:
         """Start writing the checkpoint of this step; rank 0 writes it."""
         self.world.set_phase("saving")
         state = {
-            "seconds": self.metrics_reader.elapsed_seconds,
+            "seconds": round(time.monotonic() - self.metrics_reader.start_time, 3),
             "stability": self.stability.state_dict(),
             **self.evaluator.state_dict(self.step),
         }
@@ -335,16 +345,3 @@ class Trainer:
             f"samples {start:,} to {last:,} will be skipped (to inspect them: gnano data show)."
         )
         self.metrics_reader.rewind(self.step)
-
-    def _result(self) -> RunResult:
-        assert self.checkpoint is not None
-        stop_signal = self.signals.received_signal or signal.SIGTERM  # of another rank
-        return RunResult(
-            run=self.run,
-            checkpoint=self.checkpoint,
-            step=self.step,
-            total_steps=self.config.steps,
-            start_step=self.start_step,
-            stopped_by=None if self.is_finished else stop_signal,
-            is_main=self.world.is_main,
-        )

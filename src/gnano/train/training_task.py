@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from gnano.config.data_config import DataConfig
 from gnano.config.model_config import ModelConfig
@@ -22,10 +23,16 @@ from gnano.data.sft.chat_template import ChatTemplate
 from gnano.data.sft.sft_dataset import TrainingDataset
 from gnano.model.hf_io import load_config
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import HeldoutExamples, HeldoutSet
 from gnano.train.lineage import BaseCheckpoint
+
+
+class Notify(Protocol):
+    """Receives messages about the run; those with `waiting` repeat until the wait is over."""
+
+    def __call__(self, text: str, waiting: bool = False) -> None:
+        """Show a message."""
 
 
 class TrainingTask(ABC):

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gnano.checkpoint.run_checkpoints import list_checkpoints
-from gnano.config.data_config import DataConfig, InstructionConfig
+from gnano.config.data_config import InstructionConfig
 from gnano.config.recipe import Recipe
 from gnano.data.sft.chat_template import (
     ALPACA,
@@ -49,7 +49,6 @@ from gnano.model.devices import accumulation_dtype
 from gnano.model.hf_io import load_config, save_tensors
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import (
     EvalResult,
@@ -58,22 +57,12 @@ from gnano.train.evaluator import (
     eval_mode,
     sum_batch_loss,
 )
-from gnano.train.lineage import BaseCheckpoint, find_base
+from gnano.train.lineage import BaseCheckpoint
 from gnano.train.train_step import COMPUTE_DTYPES
-from gnano.train.training_task import PretrainingTask, TrainingTask
+from gnano.train.training_task import Notify, TrainingTask
 from gnano.utils.files import atomic_replace
 
 REFERENCE_FILE = "reference.safetensors"
-
-
-def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> TrainingTask:
-    """Open the data that the recipe trains on, and its base; raises ValueError or OSError."""
-    path = recipe.train.init_from
-    base = world.run_on_main(partial(find_base, path, run)) if path else None
-    if isinstance(recipe.data, DataConfig):
-        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
-    task = DPOTask if recipe.data.kind == "preferences" else SFTTask
-    return task(recipe, base, run, world, notify)
 
 
 class TuningTask(TrainingTask):

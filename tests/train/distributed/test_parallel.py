@@ -23,10 +23,9 @@ from gnano.config.recipe import Recipe
 from gnano.config.train_config import LRSchedule, OptimizerConfig, TrainConfig
 from gnano.data.packed_dataset import Batch, PackedDataset, TokenizedCorpus
 from gnano.model.transformer import GPT
-from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.distributed.parallel import parallelize, to_local
-from gnano.train.train_step import TrainState
+from gnano.train.train_step import PrefetchLoader, TrainState
 from gnano.train.trainer import train
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]

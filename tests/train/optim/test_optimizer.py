@@ -34,7 +34,7 @@ def copy_all(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def full_state(model: GPT, optimizer: Optimizer) -> dict[str, Tensor]:
-    return copy_all({**dict(model.named_parameters()), **optimizer.state_dict()})
+    return copy_all({**dict(model.named_parameters()), **optimizer.state})
 
 
 def as_bytes(tensors: dict[str, Tensor]) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_adamw_equals_torch_bit_for_bit():
         for name, p in theirs.named_parameters()
         for kind, tensor in reference.state[p].items()
     }
-    assert as_bytes(copy_all(optimizer.state_dict())) == as_bytes(state)
+    assert as_bytes(copy_all(optimizer.state)) == as_bytes(state)
 
 
 def test_two_steps_of_adamw_equal_the_formula():
@@ -166,7 +166,7 @@ def test_a_restored_state_continues_identically(kind, steps_before):
     copy = new_model()
     copy.load_state_dict(model.state_dict())
     copied_optimizer = Optimizer(copy, config)
-    copied_optimizer.load_state_dict(copy_all(optimizer.state_dict()))
+    copied_optimizer.load_state_dict(copy_all(optimizer.state))
     for step in range(steps_before, steps_before + 3):
         for m, o in ((model, optimizer), (copy, copied_optimizer)):
             set_gradients(m, seed=step)
@@ -189,8 +189,8 @@ def test_the_state_of_another_optimizer_is_refused():
     model = new_model()
     adamw, muon = (Optimizer(model, OptimizerConfig(kind=k)) for k in ("adamw", "muon"))
     with pytest.raises(ValueError, match=r"'model\.layers\.0\.mlp\.down_proj\.weight/exp_avg'"):
-        muon.load_state_dict(adamw.state_dict())
-    incomplete = {**adamw.state_dict(), "model.norm.weight/exp_avg": torch.zeros(3)}
+        muon.load_state_dict(adamw.state)
+    incomplete = {**adamw.state, "model.norm.weight/exp_avg": torch.zeros(3)}
     with pytest.raises(ValueError, match=r"'model\.norm\.weight/exp_avg' with shape \[3\]"):
         adamw.load_state_dict(incomplete)
     del incomplete["model.norm.weight/exp_avg"]

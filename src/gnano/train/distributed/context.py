@@ -10,6 +10,7 @@ single process has no group, and its collectives return immediately:
         world.all_reduce_sum(metrics)                    # in place, over all ranks
 """
 
+import gc
 import math
 import os
 import pickle
@@ -29,7 +30,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gnano.model.devices import disable_malloc_trim
 from gnano.train.distributed.heartbeat import HeartbeatMonitor
-from gnano.train.distributed.watchdog import DEFAULT_TIMING, Watchdog, WatchdogTiming
+from gnano.train.distributed.watchdog import DEFAULT_TIMING, Phase, Watchdog, WatchdogTiming
 
 T = TypeVar("T")
 # Held until the process ends. Python releases a group without holding its lock; if DDP's own
@@ -98,7 +99,8 @@ class DistContext:
         store = next(rendezvous("env://", rank, world_size))[0]
         monitor = HeartbeatMonitor(store, rank, world_size, timeout, timing)
         monitor.start()
-        monitor.set_phase("connecting to the other ranks")
+        world = cls(torch_device, rank, world_size, monitor, store)
+        world.set_phase("connecting to the other ranks")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
             store=PrefixStore("group", store),
@@ -107,14 +109,13 @@ class DistContext:
             device_id=torch_device if is_cuda else None,
         )
         _live_groups.append(dist.group.WORLD)
-        world = cls(torch_device, rank, world_size, monitor, store)
         monitor.hang_advice = first_collective_advice(torch_device)
-        monitor.set_phase("the first collective", timing.first_collective_timeout)
+        world.set_phase("the first collective", timing.first_collective_timeout)
         world.all_reduce_sum(torch.zeros((), device=torch_device)).item()
-        monitor.set_phase("starting")
+        world.set_phase("starting")
         try:
             yield world
-            monitor.set_phase("waiting for the other ranks to end")
+            world.set_phase("waiting for the other ranks to end")
             dist.barrier()
         except MainRankFailed:
             raise
@@ -176,14 +177,36 @@ class DistContext:
         finally:  # the phase's time limit starts again
             self.watchdog.phase = phase._replace(start_time=time.monotonic())
 
-    def set_phase(self, phase: str, timeout: float | None = None) -> None:
-        """Set this rank's current phase, which is reported if it hangs or dies.
+    def set_phase(self, name: str, timeout: float | None = None) -> None:
+        """Start this rank's next phase, which is reported if it hangs or dies.
 
         All ranks set the same phases in the same order, which shows the one that is behind.
         `timeout` replaces the run's limit for this phase, in seconds; math.inf: no limit. Cheap
         enough for every step.
         """
-        self.watchdog.set_phase(phase, timeout)
+        watchdog = self.watchdog
+        timeout = watchdog.timeout if timeout is None else timeout
+        number = watchdog.phase.number + 1
+        watchdog.phase = Phase(number, name, time.monotonic(), timeout)
+
+
+@contextmanager
+def pause_gc() -> Iterator[None]:
+    """Disable automatic garbage collection; a run collects at the same steps on every rank.
+
+    An automatic collection pauses one rank for some milliseconds at an arbitrary moment, and all
+    others wait for it in the next collective operation.
+    """
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 def _read_env_int(name: str, default: int | None = None) -> int:

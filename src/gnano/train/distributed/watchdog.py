@@ -78,11 +78,6 @@ class Watchdog:
             if thread.is_alive():
                 thread.join(2 * self.timing.check_interval)
 
-    def set_phase(self, name: str, timeout: float | None = None) -> None:
-        """Start the next phase, with its own timeout in seconds or that of all phases."""
-        timeout = self.timeout if timeout is None else timeout
-        self.phase = Phase(self.phase.number + 1, name, time.monotonic(), timeout)
-
     def awake_since(self) -> float:
         """Return the time.monotonic() since which this process has run without a pause."""
         now = time.monotonic()

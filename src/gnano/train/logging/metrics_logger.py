@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +24,12 @@ from torch import Tensor
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.config.train_config import TrainConfig
 from gnano.model.flops import compute_mfu
-from gnano.train.data_loader import Notify
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import estimate_memory
 from gnano.train.logging.trackers import Trackers
 from gnano.train.run_dir import METRICS_FILE
 from gnano.train.train_step import SKIPPED_SPIKE, STEP_METRICS
+from gnano.train.training_task import Notify
 from gnano.utils.formatting import format_clock, plural
 from gnano.utils.jsonl_log import JsonLinesWriter
 from gnano.utils.platform_support import peak_resident_bytes
@@ -47,18 +47,14 @@ class AsyncMetricReader:
     ) -> None:
         """Start after `step` steps and `elapsed` seconds of training."""
         self.config, self.step = config, step
-        self.start_time = time.monotonic() - elapsed
+        self.start_time = time.monotonic() - elapsed  # of training, as if in a single process
         # steps that stay unread: a CPU has computed a step when it returns
         self.max_pending = int(device.type == "cuda")
         self.stop_requested = False  # on any rank
         # metrics on the host, complete once their event is, and the learning rate
         self.pending: deque[tuple[Tensor, torch.Event | None, float]] = deque()
-        self.step_start_time = time.perf_counter()  # of the step that is read next
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """Seconds of training so far, in all processes of the run."""
-        return round(time.monotonic() - self.start_time, 3)
+        # of the step that is read next; set it again after work between two steps
+        self.step_start_time = time.perf_counter()
 
     def push(self, metrics: Tensor, lr: float) -> None:
         """Add the metrics and the learning rate of the next step, which has been started."""
@@ -89,7 +85,7 @@ class AsyncMetricReader:
                 "grad_norm": values["grad_norm"],
                 "lr": lr,
                 "tokens_per_s": round(config.tokens_per_step / seconds, 1),
-                "seconds": self.elapsed_seconds,
+                "seconds": round(time.monotonic() - self.start_time, 3),
                 "skipped": bool(values["skipped"]),
             }
             for name in ("loss", "grad_norm"):  # JSON has no NaN
@@ -104,10 +100,6 @@ class AsyncMetricReader:
         """Continue from an earlier step; unread metrics are dropped."""
         self.pending.clear()
         self.step = step
-        self.reset_timer()
-
-    def reset_timer(self) -> None:
-        """Exclude the time until now from the next step's time."""
         self.step_start_time = time.perf_counter()
 
 
@@ -157,24 +149,22 @@ class MetricsLogger:
             )
         self.has_warned = not written
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def close(self) -> None:
+        """Write the lines that are left, and report those that cannot be written."""
         if self.trackers:
             self.trackers.close()
-        if self.writer is None:
-            return
-        if lost := self.writer.close():
+        if self.writer and (lost := self.writer.close()):
             self.notify(
                 f"{lost:,} lines of {METRICS_FILE} could not be written ({self.writer.last_error})."
             )
-        if self.gpu_name is not None and error is None:
-            predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
-            self.notify(
-                f"peak memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB, "
-                f"{predicted.allocated_bytes / 1e9:.1f} predicted"
-            )
+
+    def report_peak_memory(self) -> None:
+        """Report the peak of the GPU's memory, and the predicted one."""
+        predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
+        self.notify(
+            f"peak memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB, "
+            f"{predicted.allocated_bytes / 1e9:.1f} predicted"
+        )
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -224,7 +214,14 @@ class ProgressBar:
         if metrics["loss"] is not None:
             self.loss_text = f"{metrics['loss']:.3f}"
         if "heldout" in metrics:
-            self.heldout_text = f"held-out {_format_heldout(metrics['heldout'])}"
+            result = metrics["heldout"]
+            if "accuracy" in result:
+                text = f"{result['loss']:.3f}, {result['accuracy']:.0%} as preferred"
+            elif "loss" in result:
+                text = f"{result['loss']:.3f} nats/token"
+            else:
+                text = f"{result['bits_per_byte']:.3f} bits/byte"
+            self.heldout_text = f"held-out {text}"
         if "tasks" in metrics:
             self.tasks_text = _format_tasks(metrics["tasks"])
         parts = [
@@ -249,14 +246,6 @@ class ProgressBar:
             self.line.update(text)
         else:
             self.line.print(text)
-
-
-def _format_heldout(result: dict[str, Any]) -> str:
-    if "accuracy" in result:
-        return f"{result['loss']:.3f}, {result['accuracy']:.0%} as preferred"
-    if "loss" in result:
-        return f"{result['loss']:.3f} nats/token"
-    return f"{result['bits_per_byte']:.3f} bits/byte"
 
 
 def _format_tasks(results: Any) -> str:

@@ -36,7 +36,8 @@ class Optimizer:
     def __init__(self, model: GPT, config: OptimizerConfig) -> None:
         self.config = config
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.state: dict[str, Tensor] = {}  # as `parameter/kind`
+        # by `parameter/kind`, each sharded like its parameter
+        self.state: dict[str, Tensor] = {}
         # names of AdamW's parameters by the factor of their learning rate and their decay
         self.groups: dict[tuple[float, float], list[str]] = defaultdict(list)
         matrices: dict[str, nn.Parameter] = {}
@@ -108,12 +109,8 @@ class Optimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the state as `parameter/kind`: the tensors themselves, sharded as the weights."""
-        return dict(self.state)
-
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a state that is sharded like that of `state_dict()`."""
+        """Copy a state that is sharded like `state`."""
         self.check_state_dict(tensors)
         for name, tensor in self.state.items():
             to_local(tensor).copy_(to_local(tensors[name]))
