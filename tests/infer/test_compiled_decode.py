@@ -81,7 +81,7 @@ def test_rows_of_a_compiled_step_do_not_affect_each_other(make_engine):
         )
         for number, prompt in enumerate(prompts)
     ]
-    while batch:
+    while batch.active or batch.waiting:
         batch.step()
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         assert row.output_ids == generate_ids(plain, prompt, 5 + 4 * number, GREEDY), prompt

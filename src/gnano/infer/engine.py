@@ -152,7 +152,7 @@ class Engine:
             sampling=sampling,
             context_shift=context_shift,
         )
-        if batch is None or batch:  # none was passed, or it is busy with other sequences
+        if batch is None or batch.active or batch.waiting:  # or it is busy with other sequences
             batch = self.new_batch(1, len(ids) + max_new_tokens)
         yield from self._decode_text(batch, [batch.add(request)], stop)
 
@@ -238,7 +238,7 @@ class Engine:
         """Run the batch; after each token yield the text that became final and its sequence."""
         try:
             detokenizers = {sequence: IncrementalDetokenizer(stop) for sequence in sequences}
-            while batch:
+            while batch.active or batch.waiting:
                 for sequence in batch.step():
                     is_end = sequence.finish_reason is not None
                     # end-of-text has no text

@@ -83,6 +83,11 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
+        # of each id, empty for end-of-text
+        self._id_bytes = [
+            b"" if token == END_OF_TEXT else bytes(UNICODE_TO_BYTE[char] for char in token)
+            for token in sorted(vocab, key=vocab.__getitem__)
+        ]
         definition = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
         self.fingerprint = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
@@ -203,12 +208,6 @@ class Tokenizer:
                     f"model's {rows:,}."
                 )
         return tokenizer
-
-    @cached_property
-    def _id_bytes(self) -> list[bytes]:
-        """The bytes of each id, empty for end-of-text."""
-        by_id = sorted(self.vocab, key=self.vocab.__getitem__)
-        return [b"" if t == END_OF_TEXT else bytes(UNICODE_TO_BYTE[c] for c in t) for t in by_id]
 
     @cached_property
     def _tiktoken(self) -> "tiktoken.Encoding":
