@@ -10,7 +10,7 @@ from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import INFERENCE_DTYPES, Engine
 from gnano.infer.weight_formats import fuse_projections, quantize_model
-from gnano.model.devices import compile_unsupported_reason
+from gnano.utils.platform_support import compile_unsupported_reason
 
 needs_compiler = pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None,

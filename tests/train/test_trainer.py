@@ -17,11 +17,11 @@ from tests.small_models import with_train
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import LRSchedule
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
-from gnano.model.devices import compile_unsupported_reason
 from gnano.train.data_loader import PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import TrainState
 from gnano.train.trainer import pause_gc, train
+from gnano.utils.platform_support import compile_unsupported_reason
 
 STEPS = 240  # of a run that is killed: some seconds
 SINGLE = DistContext(torch.device("cpu"))

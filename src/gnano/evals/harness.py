@@ -18,8 +18,7 @@ from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
 from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
-from gnano.model.devices import resolve_device
-from gnano.utils.platform_support import require, set_num_threads
+from gnano.utils.platform_support import require, resolve_device, set_num_threads
 
 
 def evaluate_with_lm_eval(

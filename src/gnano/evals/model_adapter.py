@@ -27,12 +27,11 @@ from gnano.evals.loglikelihood import (
     TransformersScorer,
 )
 from gnano.infer.engine import Engine
-from gnano.model.devices import resolve_device
 from gnano.model.flops import num_parameters
 from gnano.model.hf_io import WEIGHTS_NAME, read_json_object
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.lineage import training_stages
-from gnano.utils.platform_support import require, set_num_threads
+from gnano.utils.platform_support import require, resolve_device, set_num_threads
 from gnano.utils.validation import ConflictingValuesError
 
 DEFAULT_LOADING = LoadConfig()

@@ -18,11 +18,10 @@ from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
 from gnano.infer.sampling import TokenLogprob
 from gnano.infer.weight_formats import FusedLinear, fuse_projections, prepack_onednn, quantize_model
-from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.utils.platform_support import set_num_threads
+from gnano.utils.platform_support import compile_unsupported_reason, resolve_device, set_num_threads
 from gnano.utils.validation import Range, check_number
 
 INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {

@@ -23,7 +23,6 @@ from gnano.checkpoint.async_writer import AsyncCheckpointWriter
 from gnano.checkpoint.format import CheckpointAssets
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
 from gnano.config.recipe import Recipe
-from gnano.model.devices import resolve_device
 from gnano.train.data_loader import Notify, PrefetchLoader
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
@@ -37,7 +36,7 @@ from gnano.train.training_task import TrainingTask
 from gnano.train.tuning_task import build_task
 from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog
-from gnano.utils.platform_support import set_num_threads
+from gnano.utils.platform_support import resolve_device, set_num_threads
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
 
 POLL_INTERVAL = 1.0  # seconds between looks at data in preparation
