@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import gnano.model
+import gnano.model.fused_cross_entropy
 from gnano.data.packed_dataset import (
     IGNORE_INDEX,
     PackedDataset,
