@@ -63,7 +63,7 @@ def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = No
             batch.add(Request(prompt_ids=ids, max_new_tokens=tokens + 1, sampling=GREEDY))
         batch.step()
         started = time.perf_counter()
-        while batch:
+        while batch.active or batch.waiting:
             batch.step()
         return time.perf_counter() - started
 

@@ -23,10 +23,10 @@ from gnano.data.sft.chat_template import ALPACA, encode_conversation
 from gnano.data.sft.conversations import parse_conversation
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
-from gnano.model.devices import disable_malloc_trim
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+from gnano.utils.platform_support import disable_malloc_trim
 
 T, MICRO_BATCH_SIZE = 1_024, 4
 Task = Callable[[], None]

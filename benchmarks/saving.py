@@ -28,7 +28,6 @@ from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
 from gnano.data.packed_dataset import Batch
-from gnano.model.devices import disable_malloc_trim
 from gnano.model.flops import num_parameters
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -36,6 +35,7 @@ from gnano.tokenizer.train_bpe import train_bpe
 from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import TrainState
 from gnano.utils.jsonl_log import EventLog
+from gnano.utils.platform_support import disable_malloc_trim
 
 BATCH, T = 2, 512  # small, so that a pause is visible
 STEPS = 24  # a save starts after a third of them

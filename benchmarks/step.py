@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gnano.config.model_config import PRESETS, ModelConfig
-from gnano.model.devices import disable_malloc_trim
 from gnano.model.flops import flops_per_token
 from gnano.model.transformer import GPT
+from gnano.utils.platform_support import disable_malloc_trim
 
 T = 256
 QUALIFYING_STEPS = 3  # steps of each setup in the first comparison

@@ -61,7 +61,7 @@ def serve(shape: str) -> None:
                 sampling=SamplingParams(temperature=0),
             )
         )
-        while batch:
+        while batch.active or batch.waiting:
             batch.step()
 
     for line in sys.stdin:

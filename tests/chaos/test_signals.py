@@ -15,8 +15,8 @@ from tests.small_models import with_train
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints, verify_checksums
 from gnano.config.recipe import Recipe
-from gnano.model.devices import compile_unsupported_reason
 from gnano.train.run_dir import current_owner
+from gnano.utils.platform_support import compile_unsupported_reason
 
 pytestmark = pytest.mark.slow
 

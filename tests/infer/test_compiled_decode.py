@@ -10,7 +10,7 @@ from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import INFERENCE_DTYPES, Engine
 from gnano.infer.weight_formats import fuse_projections, quantize_model
-from gnano.model.devices import compile_unsupported_reason
+from gnano.utils.platform_support import compile_unsupported_reason
 
 needs_compiler = pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None,
@@ -81,7 +81,7 @@ def test_rows_of_a_compiled_step_do_not_affect_each_other(make_engine):
         )
         for number, prompt in enumerate(prompts)
     ]
-    while batch:
+    while batch.active or batch.waiting:
         batch.step()
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         assert row.output_ids == generate_ids(plain, prompt, 5 + 4 * number, GREEDY), prompt

@@ -31,7 +31,7 @@ def batch_of(engine: Engine, rows: int, length: int | None = None) -> Continuous
 def generate_single(engine: Engine, request: Request) -> SequenceState:
     batch = batch_of(engine, 1)
     row = batch.add(request)
-    while batch:
+    while batch.active or batch.waiting:
         batch.step()
     return row
 
@@ -63,7 +63,7 @@ def test_a_sequence_does_not_depend_on_others_that_join_and_leave(engine, plan, 
     found: dict[int, SequenceState] = {}
     canceled: set[int] = set()
     step = 0
-    while batch or pending:
+    while batch.active or batch.waiting or pending:
         while pending and pending[0][1][0] <= step:
             number, (_, _, request) = pending.pop(0)
             found[number] = batch.add(request)
@@ -197,7 +197,7 @@ def test_a_prompt_that_does_not_fit_is_refused(engine):
         batch.add(Request(prompt_ids=(1,) * 97))
     with pytest.raises(ValueError, match="no token"):
         batch.add(Request(prompt_ids=()))
-    while batch:
+    while batch.active or batch.waiting:
         batch.step()
     assert row.finish_reason == "length" and len(row.output_ids) == 5
 

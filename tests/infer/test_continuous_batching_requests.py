@@ -100,7 +100,7 @@ def test_an_invalid_request_does_not_affect_the_others_in_its_batch(engine):
     )
     batch = engine.new_batch(1)
     expected = batch.add(good)
-    while batch:
+    while batch.active or batch.waiting:
         batch.step()
     batch = engine.new_batch(3)
     row = batch.add(good)
@@ -114,7 +114,7 @@ def test_an_invalid_request_does_not_affect_the_others_in_its_batch(engine):
     ):
         with pytest.raises(ValueError):
             batch.add(bad)
-    while batch:
+    while batch.active or batch.waiting:
         batch.step()
     assert row.output_ids == expected.output_ids and len(row.output_ids) > 1
 

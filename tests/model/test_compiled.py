@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gnano.model.attention import KVCache, cpu_attention
-from gnano.model.devices import compile_unsupported_reason
+from gnano.utils.platform_support import compile_unsupported_reason
 
 can_compile = pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None,

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gnano.model.devices import compile_unsupported_reason
 from gnano.model.fused_cross_entropy import IGNORE_INDEX
+from gnano.utils.platform_support import compile_unsupported_reason
 
 can_compile = pytest.mark.skipif(
     compile_unsupported_reason(torch.device("cpu")) is not None,

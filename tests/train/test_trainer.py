@@ -17,10 +17,10 @@ from tests.small_models import with_train
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.config.train_config import LRSchedule
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
-from gnano.model.devices import compile_unsupported_reason
 from gnano.train.distributed.context import DistContext, pause_gc
 from gnano.train.train_step import PrefetchLoader, TrainState
 from gnano.train.trainer import train
+from gnano.utils.platform_support import compile_unsupported_reason
 
 STEPS = 240  # of a run that is killed: some seconds
 SINGLE = DistContext(torch.device("cpu"))

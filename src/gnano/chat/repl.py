@@ -1,4 +1,4 @@
-"""The start of a chat, its loop over lines, its slash commands and its output.
+"""A chat's loop over lines, its slash commands and its output.
 
 Ctrl-C interrupts an answer, then the line being typed, then, pressed twice, the program.
 Answers go to stdout. At a terminal, notes are printed between them, dim if `rich` is installed;
@@ -9,17 +9,12 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 
-from gnano.chat.conversation import ChatSession, ChatSettings, ConversationHistory
+from gnano.chat.conversation import ChatSession, ConversationHistory
 from gnano.chat.prompt_input import make_line_reader
-from gnano.checkpoint.run_checkpoints import find_checkpoint
-from gnano.config.inference_config import LoadConfig
-from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
-from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.utils.files import open_stdin
 from gnano.utils.formatting import plural
@@ -45,31 +40,6 @@ INSTALL_HINT = (
     "For multi-line editing, a history of your questions, and dim notes: "
     "pip install 'auto-g-nano[chat]'."
 )
-NOT_TUNED_NOTE = (
-    "This checkpoint was not tuned to answer questions; using the Alpaca format (--format)."
-)
-UNKNOWN_TEMPLATE_NOTE = (
-    "This checkpoint's chat template is not supported; using the Alpaca format (--format names "
-    "another)."
-)
-
-
-def open_session(
-    checkpoint: Path,
-    template_name: str | None,
-    settings: ChatSettings,
-    system_prompt: str,
-    loading: LoadConfig,
-) -> tuple[ChatSession, str]:
-    """Return the session and a note about its chat template; "" for none."""
-    template = load_template(template_name) if template_name else None
-    folder = find_checkpoint(checkpoint)
-    template = template or read_template(folder)
-    engine = Engine.load(folder, **asdict(loading))
-    note = ""
-    if template is None:
-        note = UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
-    return ChatSession(engine, template or ALPACA, settings, system_prompt), note
 
 
 class ChatOutput:

@@ -20,8 +20,7 @@ from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
 from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
-from gnano.model.devices import resolve_device
-from gnano.utils.platform_support import require
+from gnano.utils.platform_support import require, resolve_device
 
 
 def evaluate_with_lm_eval(

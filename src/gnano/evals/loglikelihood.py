@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from gnano.model.attention import KVCache, PrefixTree
-from gnano.model.devices import accumulation_dtype
 from gnano.model.transformer import GPT
+from gnano.utils.platform_support import accumulation_dtype
 
 MIN_SHARED_PREFIX = 16  # tokens; a shorter prefix of all items is not cached
 # bytes of fp32 logits computed together; the CPU's fit in its cache

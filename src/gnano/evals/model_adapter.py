@@ -29,12 +29,11 @@ from gnano.evals.loglikelihood import (
     TransformersScorer,
 )
 from gnano.infer.engine import Engine
-from gnano.model.devices import resolve_device
 from gnano.model.flops import num_parameters
 from gnano.model.hf_io import WEIGHTS_NAME, read_json_object
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.lineage import training_stages
-from gnano.utils.platform_support import require
+from gnano.utils.platform_support import require, resolve_device
 from gnano.utils.validation import ConflictingValuesError
 
 TORCH_DTYPE_NAMES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

@@ -49,13 +49,13 @@ from gnano.evals.loglikelihood import (
 )
 from gnano.evals.model_adapter import EvalModel, RequestEncoder
 from gnano.evals.result_store import Accuracy, BitsPerByte, EvalResult, TaskScore, settings_dict
-from gnano.model.devices import accumulation_dtype
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import TaskEvaluator, eval_mode, sum_over_ranks
 from gnano.train.lineage import training_stages
 from gnano.utils.formatting import format_clock
+from gnano.utils.platform_support import accumulation_dtype
 
 # per choice of an item: log-likelihood in nats, and whether greedy decoding produces it
 ChoiceScores = Sequence[tuple[float, bool]]

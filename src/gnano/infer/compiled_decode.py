@@ -45,7 +45,9 @@ class CompiledDecoder:
     def decode(self, ids_B1: Tensor, positions_B1: Tensor, buffers: KVBuffers) -> Tensor:
         """Return logits [B, V] after these tokens; write their keys and values at the positions."""
         decoder = self.model.model
-        rope = rope_table(*self.model.rope_args, ids_B1.device).select(positions_B1)
+        table = rope_table(*self.model.rope_args, ids_B1.device)
+        positions_B11 = positions_B1[:, None]  # and a dimension for the heads
+        rope = Rope(table.cos_TE[positions_B11], table.sin_TE[positions_B11])
         keys_T = torch.arange(buffers[0][0].shape[2], device=ids_B1.device)
         mask_B11T = (keys_T <= positions_B1[..., None])[:, None]
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)

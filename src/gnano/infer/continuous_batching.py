@@ -52,17 +52,17 @@ class Request:
         check_field_ranges(self)
 
 
+@dataclass(eq=False)
 class SequenceState:
     """A request in progress and its output so far."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.output_ids: list[int] = []  # without end-of-text
-        self.logprobs: list[TokenLogprob] = []  # of the output, if requested
-        self.finish_reason: FinishReason | None = None  # None while in progress
-        self.context_shifted = False
-        self.generator = make_generator(request.sampling.seed)
-        self.history = TokenHistory(request.prompt_ids, request.sampling)
+    request: Request
+    generator: torch.Generator
+    history: TokenHistory
+    output_ids: list[int] = field(default_factory=list)  # without end-of-text
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # of the output, if requested
+    finish_reason: FinishReason | None = None  # None while in progress
+    context_shifted: bool = False
 
 
 class ContinuousBatch:
@@ -101,10 +101,6 @@ class ContinuousBatch:
         self.waiting: deque[SequenceState] = deque()
         self.active: list[SequenceState] = []  # the i-th is row i of the cache
 
-    def __bool__(self) -> bool:
-        """Return whether any sequence is active or waiting."""
-        return bool(self.active or self.waiting)
-
     def add(self, request: Request) -> SequenceState:
         """Queue a request; raises ValueError for a prompt that is too long or has unknown ids."""
         if not request.prompt_ids:
@@ -120,7 +116,9 @@ class ContinuousBatch:
                 check_number("A token of the prompt", token, allowed)
         for token, _ in request.sampling.logit_bias:
             check_number("A token of logit_bias", token, allowed)
-        sequence = SequenceState(request)
+        generator = make_generator(request.sampling.seed)
+        history = TokenHistory(request.prompt_ids, request.sampling)
+        sequence = SequenceState(request, generator, history)
         if request.max_new_tokens > 0:
             self.waiting.append(sequence)
         else:
@@ -177,7 +175,31 @@ class ContinuousBatch:
             [sequence.history for sequence in sequences],
         )
         for sequence, token, logits_V in zip(sequences, tokens, logits_BV, strict=True):
-            self._append_token(sequence, token, logits_V)
+            if token == self.eos_token_id:
+                sequence.finish_reason = "stop"
+                self.cancel(sequence)
+                continue
+            request, row = sequence.request, self.active.index(sequence)
+            is_full = self.cache.lengths[row] == self.max_length
+            sequence.output_ids.append(token)
+            sequence.history.add(token)
+            if request.logprobs is not None:
+                sequence.logprobs.append(compute_logprob(logits_V, token, request.logprobs))
+            if len(sequence.output_ids) == request.max_new_tokens:
+                sequence.finish_reason = "length"
+            elif is_full and not request.context_shift:
+                sequence.finish_reason = "context"
+            elif is_full:
+                # the cache is recomputed from the newer half of the sequence, without its last
+                # token: cached keys depend on the tokens that are dropped
+                ids = [*request.prompt_ids, *sequence.output_ids]
+                newer = ids[-(self.max_length // 2 + 1) : -1]
+                sequence.context_shifted = True
+                part = self.cache.slice_rows(row, row + 1)
+                part.lengths[:] = 0
+                self.model.hidden_states(torch.tensor([newer], device=self.device), part)
+            if sequence.finish_reason:
+                self.cancel(sequence)
         return sequences
 
     def _prefill(self, new: Sequence[SequenceState]) -> Tensor:
@@ -188,16 +210,16 @@ class ContinuousBatch:
         lengths = [len(ids) for ids in distinct]
         padded = [[*ids, *[0] * (max(lengths) - len(ids))] for ids in distinct]
         part = self.cache.slice_rows(first, first + len(distinct))
+        known = 0  # tokens at the start whose keys and values are cached
         if self.reuse_prefix:
             # at least one token is computed, for its logits
-            limit, known = min(len(self.cached_ids), lengths[0] - 1), 0
+            limit = min(len(self.cached_ids), lengths[0] - 1)
             while known < limit and self.cached_ids[known] == distinct[0][known]:
                 known += 1
             part.lengths[:] = known
             padded = [padded[0][known:]]
         hidden_BTD = self.model.hidden_states(torch.tensor(padded, device=self.device), part)
-        first_position = part.max_length - hidden_BTD.shape[1]
-        last = torch.tensor(lengths, device=self.device) - 1 - first_position
+        last = torch.tensor(lengths, device=self.device) - 1 - known
         part.lengths[:] = lengths
         logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
         owners = [distinct.index(sequence.request.prompt_ids) for sequence in new]
@@ -206,29 +228,3 @@ class ContinuousBatch:
             if owners[number] != number:
                 self.cache.copy_row(first + owners[number], target=first + number)
         return logits_BV[owners]
-
-    def _append_token(self, sequence: SequenceState, token: int, logits_V: Tensor) -> None:
-        request, row = sequence.request, self.active.index(sequence)
-        if token == self.eos_token_id:
-            sequence.finish_reason = "stop"
-        else:
-            sequence.output_ids.append(token)
-            sequence.history.add(token)
-            if request.logprobs is not None:
-                sequence.logprobs.append(compute_logprob(logits_V, token, request.logprobs))
-            if len(sequence.output_ids) == request.max_new_tokens:
-                sequence.finish_reason = "length"
-            elif self.cache.lengths[row] == self.max_length:
-                if request.context_shift:
-                    # the cache is recomputed from the newer half of the sequence, without its last
-                    # token: cached keys depend on the tokens that are dropped
-                    ids = [*request.prompt_ids, *sequence.output_ids]
-                    newer = ids[-(self.max_length // 2 + 1) : -1]
-                    sequence.context_shifted = True
-                    part = self.cache.slice_rows(row, row + 1)
-                    part.lengths[:] = 0
-                    self.model.hidden_states(torch.tensor([newer], device=self.device), part)
-                else:
-                    sequence.finish_reason = "context"
-        if sequence.finish_reason:
-            self.cancel(sequence)

@@ -18,10 +18,10 @@ from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
 from gnano.infer.sampling import TokenLogprob
 from gnano.infer.weight_formats import FusedLinear, fuse_projections, prepack_onednn, quantize_model
-from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.utils.platform_support import compile_unsupported_reason, resolve_device
 from gnano.utils.validation import Range, check_number
 
 INFERENCE_DTYPES: dict[InferenceDtype, torch.dtype] = {
@@ -151,7 +151,7 @@ class Engine:
             sampling=sampling or SamplingParams(),
             context_shift=context_shift,
         )
-        if batch is None or batch:  # none was passed, or it is busy with other sequences
+        if batch is None or batch.active or batch.waiting:  # or it is busy with other sequences
             batch = self.new_batch(1, len(ids) + max_new_tokens)
         yield from self._decode_text(batch, [batch.add(request)], stop)
 
@@ -238,7 +238,7 @@ class Engine:
         """Run the batch; after each token yield the text that became final and its sequence."""
         try:
             detokenizers = {sequence: IncrementalDetokenizer(stop) for sequence in sequences}
-            while batch:
+            while batch.active or batch.waiting:
                 for sequence in batch.step():
                     is_end = sequence.finish_reason is not None
                     # end-of-text has no text

@@ -94,7 +94,7 @@ def measure_throughput(
         while batch.waiting:
             batch.step()  # prefill, and the first token of each
         times = []
-        while batch:
+        while batch.active:
             rows = len(batch.active)
             times.append(_time_step(batch) / rows)
         tokens = count * (prompt_tokens + new_tokens // 2)

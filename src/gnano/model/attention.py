@@ -61,12 +61,6 @@ class Rope(NamedTuple):
     cos_TE: Tensor  # [T, E/2], fp32; or [B, 1, T, E/2] for positions per row
     sin_TE: Tensor
 
-    def select(self, positions: slice | Tensor) -> "Rope":
-        """Return the rotations of some positions of a table: a slice, or [B, T]."""
-        if isinstance(positions, slice):
-            return Rope(self.cos_TE[positions], self.sin_TE[positions])
-        return Rope(self.cos_TE[positions][:, None], self.sin_TE[positions][:, None])
-
     def rotate(self, x_BHTE: Tensor) -> Tensor:
         """Rotate each pair of channels by its position's angle."""
         first, second = x_BHTE.chunk(2, dim=-1)

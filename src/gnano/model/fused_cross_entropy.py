@@ -58,10 +58,11 @@ def fused_linear_cross_entropy(
         return loss
     total = x_ND.new_zeros((), dtype=torch.float32)
     weight_VD = weight_VD.to(x_ND.dtype)
+    reduction = "sum" if scale_N is None else "none"
     for start in range(0, len(x_ND), size):
         rows = slice(start, start + size)
-        scale = None if scale_N is None else scale_N[rows]
-        total += _slice_nll(x_ND[rows], weight_VD, targets_N[rows], vocab_size, scale)[1]
+        _, nats = _slice_nll(x_ND[rows], weight_VD, targets_N[rows], vocab_size, reduction)
+        total += nats if scale_N is None else (nats * scale_N[rows]).sum()
     return total
 
 
@@ -72,10 +73,7 @@ def token_nll(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: in
     nats_N = torch.empty_like(targets_N, dtype=torch.float32)
     for start in range(0, len(x_ND), size):
         rows = slice(start, start + size)
-        log_probs_NV = _log_probs(x_ND[rows], weight_VD, vocab_size)
-        nats_N[rows] = F.nll_loss(
-            log_probs_NV, targets_N[rows], ignore_index=IGNORE_INDEX, reduction="none"
-        )
+        _, nats_N[rows] = _slice_nll(x_ND[rows], weight_VD, targets_N[rows], vocab_size, "none")
     return nats_N
 
 
@@ -137,8 +135,9 @@ def _slice_loss_and_grad(
     scale_N: Tensor | None,
 ) -> None:
     """Add the loss and weight gradient of one slice to the totals, and write that of x."""
-    log_probs_NV, nats = _slice_nll(x_ND, weight_VD, targets_N, vocab_size, scale_N)
-    total += nats
+    reduction = "sum" if scale_N is None else "none"
+    log_probs_NV, nats = _slice_nll(x_ND, weight_VD, targets_N, vocab_size, reduction)
+    total += nats if scale_N is None else (nats * scale_N).sum()
     columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
     hit_NV = columns == targets_N[:, None].int()
     grad_NV = (log_probs_NV.exp() - hit_NV.float()).to(x_ND.dtype)
@@ -158,24 +157,16 @@ def _compiled_slice_loss_and_grad() -> Callable[..., None]:
 
 
 def _slice_nll(
-    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, scale_N: Tensor | None
+    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, vocab_size: int, reduction: str
 ) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities [N, V] in fp32 (-inf for padding) and the sum of the nats."""
-    log_probs_NV = _log_probs(x_ND, weight_VD, vocab_size)
-    if scale_N is not None:
-        nats_N = F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="none")
-        return log_probs_NV, (nats_N * scale_N).sum()
-    nats = F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
-    return log_probs_NV, nats
-
-
-def _log_probs(x_ND: Tensor, weight_VD: Tensor, vocab_size: int) -> Tensor:
-    """Return log-probabilities [N, V] in fp32, -inf for padding."""
+    """Return log-probabilities [N, V] in fp32 (-inf for padding), and the nats (`F.nll_loss`)."""
     logits_NV = F.linear(x_ND, weight_VD).float()
     if vocab_size < len(weight_VD):
         columns = torch.arange(len(weight_VD), dtype=torch.int32, device=x_ND.device)
         logits_NV = logits_NV.masked_fill(columns >= vocab_size, -torch.inf)
-    return logits_NV.log_softmax(-1)
+    log_probs_NV = logits_NV.log_softmax(-1)
+    nats = F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction=reduction)
+    return log_probs_NV, nats
 
 
 def _valid_positions(targets_N: Tensor, slice_size: int) -> Tensor:

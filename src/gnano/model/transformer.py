@@ -216,8 +216,7 @@ class GPT(nn.Module):
         )
         self.rope_args = config.head_size, block_size, rope_theta
         self.model = Decoder(config)
-        padding = config.padded_vocab_size - vocab_size
-        self.lm_head = LMHead(n_embd, vocab_size, padding=padding)
+        self.lm_head = LMHead(n_embd, vocab_size, padding=config.padded_vocab_size - vocab_size)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "GPT":
@@ -283,8 +282,9 @@ class GPT(nn.Module):
             key_B1T, query_BT1 = branch_ids_BT[:, None, :], branch_ids_BT[:, :, None]
             mask_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)).tril()
             mask_B1TT = F.pad(mask_BTT, (past, 0), value=True)[:, None]
-        positions = slice(past, end) if positions_BT is None else positions_BT
-        rope = rope_table(*self.rope_args, ids_BT.device).select(positions)
+        table = rope_table(*self.rope_args, ids_BT.device)
+        positions = slice(past, end) if positions_BT is None else positions_BT[:, None]
+        rope = Rope(table.cos_TE[positions], table.sin_TE[positions])
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         trains = self.training and torch.is_grad_enabled() and cache is None

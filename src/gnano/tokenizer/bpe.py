@@ -59,6 +59,9 @@ class Tokenizer:
     fingerprint: str  # SHA-256 of all that determines the ids
     vocab: dict[str, int]  # the id of each token, spelled in the keys of `UNICODE_TO_BYTE`
     merges: list[tuple[str, str]]  # earlier ones are applied first
+    # UTF-8 bytes of each id, shape [V]; 0 for end-of-text. With them bits per byte can be computed,
+    # which compare across vocabularies, unlike loss per token
+    token_bytes: NDArray[np.int64]
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
         words = vocab.keys() - {END_OF_TEXT}
@@ -83,6 +86,12 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
+        # of each id, empty for end-of-text
+        self._id_bytes = [
+            b"" if token == END_OF_TEXT else bytes(map(UNICODE_TO_BYTE.__getitem__, token))
+            for token in sorted(vocab, key=vocab.__getitem__)
+        ]
+        self.token_bytes = np.array([len(piece) for piece in self._id_bytes], np.int64)
         definition = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
         self.fingerprint = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
@@ -123,14 +132,6 @@ class Tokenizer:
                 f"{self.vocab_size - 1}. Decode only ids of the same tokenizer."
             )
         return b"".join(end_of_text if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
-
-    @cached_property
-    def token_bytes(self) -> NDArray[np.int64]:
-        """The number of UTF-8 bytes of each id, shape [V]; 0 for end-of-text.
-
-        They allow bits per byte, which can be compared across vocabularies, unlike loss per token.
-        """
-        return np.array([len(piece) for piece in self._id_bytes], dtype=np.int64)
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` in the format of `transformers`.
@@ -203,12 +204,6 @@ class Tokenizer:
                     f"model's {rows:,}."
                 )
         return tokenizer
-
-    @cached_property
-    def _id_bytes(self) -> list[bytes]:
-        """The bytes of each id, empty for end-of-text."""
-        by_id = sorted(self.vocab, key=self.vocab.__getitem__)
-        return [b"" if t == END_OF_TEXT else bytes(UNICODE_TO_BYTE[c] for c in t) for t in by_id]
 
     @cached_property
     def _tiktoken(self) -> "tiktoken.Encoding":

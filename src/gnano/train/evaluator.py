@@ -24,12 +24,12 @@ from torch import Tensor
 
 from gnano.config.recipe import Recipe
 from gnano.data.packed_dataset import Batch, TokenizedCorpus, iter_heldout_batches
-from gnano.model.devices import accumulation_dtype
 from gnano.model.fused_cross_entropy import IGNORE_INDEX
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import TrainState
+from gnano.utils.platform_support import accumulation_dtype
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
 
 BatchT = TypeVar("BatchT")

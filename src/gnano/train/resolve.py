@@ -23,7 +23,6 @@ import torch
 
 from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe, flatten_recipe
-from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.model.flops import flops_per_token
 from gnano.model.fp8 import fp8_unsupported_reason
 from gnano.tokenizer.bpe import Tokenizer
@@ -40,6 +39,7 @@ from gnano.train.run_dir import (
     write_run_metadata,
 )
 from gnano.train.training_task import TrainingTask
+from gnano.utils.platform_support import compile_unsupported_reason, resolve_device
 
 UNCHECKED_KEYS = {
     *("train.eval_every", "train.eval_tokens", "train.early_stopping_patience"),

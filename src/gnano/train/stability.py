@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gnano.config.train_config import StabilityConfig
-from gnano.model.devices import accumulation_dtype
+from gnano.utils.platform_support import accumulation_dtype
 
 MAD_TO_STD = 1.4826  # from median deviation to standard deviation, of a normal distribution
 MIN_RELATIVE_SPREAD = 1e-3  # of the median: nearly constant values are no measure of a spike

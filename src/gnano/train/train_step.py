@@ -30,7 +30,6 @@ from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
 from gnano.data.sampler import rank_sample_range
 from gnano.data.sft.sft_dataset import AnyBatch, TrainingDataset
-from gnano.model.devices import accumulation_dtype
 from gnano.model.fp8 import convert_to_fp8
 from gnano.model.lora import add_lora, merge_lora
 from gnano.model.transformer import GPT
@@ -39,6 +38,7 @@ from gnano.train.distributed.parallel import gather_full, parallelize, shard_lik
 from gnano.train.lineage import BaseCheckpoint
 from gnano.train.optim.optimizer import GradScaler, Optimizer
 from gnano.train.stability import SpikeDetector
+from gnano.utils.platform_support import accumulation_dtype
 from gnano.utils.stop_request import StopRequestedError
 
 # of the activations, by precision; fp8 is that of the large matrix products between them

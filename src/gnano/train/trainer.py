@@ -26,7 +26,6 @@ from gnano.checkpoint.format import CheckpointAssets
 from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
 from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
-from gnano.model.devices import resolve_device
 from gnano.train.distributed.context import DistContext, pause_gc
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.lineage import find_base
@@ -40,6 +39,7 @@ from gnano.train.training_task import Notify, PretrainingTask, TrainingTask
 from gnano.train.tuning_task import DPOTask, SFTTask
 from gnano.utils.files import check_output_path
 from gnano.utils.jsonl_log import EventLog
+from gnano.utils.platform_support import resolve_device
 from gnano.utils.stop_request import SignalHandler, StopRequestedError
 
 POLL_INTERVAL = 1.0  # seconds between looks at data in preparation

@@ -45,7 +45,6 @@ from gnano.data.sft.chat_template import (
 from gnano.data.sft.record_loading import SplitRecords, load_conversations, load_preferences
 from gnano.data.sft.sft_dataset import PreferenceBatch, PreferenceDataset, SFTDataset
 from gnano.data.source_files import resolve_source_files
-from gnano.model.devices import accumulation_dtype
 from gnano.model.hf_io import load_config, save_tensors
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -61,6 +60,7 @@ from gnano.train.lineage import BaseCheckpoint
 from gnano.train.train_step import COMPUTE_DTYPES
 from gnano.train.training_task import Notify, TrainingTask
 from gnano.utils.files import atomic_replace
+from gnano.utils.platform_support import accumulation_dtype
 
 REFERENCE_FILE = "reference.safetensors"
 

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from gnano.model.devices import disable_malloc_trim
 from gnano.train.distributed.heartbeat import HeartbeatMonitor
 from gnano.train.distributed.watchdog import DEFAULT_TIMING, Phase, Watchdog, WatchdogTiming
+from gnano.utils.platform_support import disable_malloc_trim
 
 T = TypeVar("T")
 # Held until the process ends. Python releases a group without holding its lock; if DDP's own

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from gnano.config.train_config import OptimizerConfig
-from gnano.model.devices import NO_FUSED_ADAMW_SCALING
 from gnano.model.transformer import GPT
 from gnano.train.distributed.parallel import to_local
 from gnano.train.optim.muon import Muon
+from gnano.utils.platform_support import NO_FUSED_ADAMW_SCALING
 
 INITIAL_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 2_000  # good steps before a larger loss scale is tried

@@ -14,12 +14,12 @@ from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig
 from gnano.evals.runner import build_task_evaluator
 from gnano.infer.engine import Engine
-from gnano.model import devices
-from gnano.model.devices import compile_unsupported_reason, resolve_device
 from gnano.train.distributed.context import DistContext
 from gnano.train.optim.optimizer import Optimizer
 from gnano.train.resolve import choose_precision
 from gnano.train.trainer import train
+from gnano.utils import platform_support
+from gnano.utils.platform_support import compile_unsupported_reason, resolve_device
 
 MPS = torch.device("mps")
 
@@ -41,7 +41,7 @@ class WithoutFp64(TorchDispatchMode):
 @pytest.fixture
 def as_on_mps(monkeypatch):
     here = frozenset({"cpu"})
-    monkeypatch.setattr(devices, "NO_FP64", here)
+    monkeypatch.setattr(platform_support, "NO_FP64", here)
     monkeypatch.setattr("gnano.train.optim.optimizer.NO_FUSED_ADAMW_SCALING", here)
     fused = torch._fused_adamw_
 
