@@ -28,10 +28,10 @@ DRIVER = """
 import json, os, sys
 from gnano.utils.terminal import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
-import gnano.cli.args, gnano.chat.launch, gnano.evals.runner, gnano.export.formats
+import gnano.cli.args, gnano.chat.repl, gnano.evals.runner, gnano.export.formats
 import gnano.reporting.description, gnano.reporting.run_report
 import gnano.cli.args, gnano.chat.repl, gnano.evals.runner, gnano.export.formats
-import gnano.reporting.description, gnano.reporting.finetune
+import gnano.reporting.description, gnano.reporting.run_report
 from gnano.cli import main
 codes = {}
 for name, arguments in json.loads(sys.argv[1]).items():
