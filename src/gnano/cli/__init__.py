@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         try:
             code = _run_command(arguments)
             # a signal has stopped a run, which is then complete up to a step
-            sys.exit(128 + code if isinstance(code, signal.Signals) else code)
+            sys.exit(128 + code if isinstance(code, signal.Signals) else code or 0)
         finally:
             echo(end="")  # output that other code has printed, such as --help
     except KeyboardInterrupt:

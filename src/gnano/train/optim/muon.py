@@ -92,31 +92,36 @@ class Muon:
         self, lr: float, remaining: float, grad_divisor: Tensor | None, skip_step: Tensor | None
     ) -> None:
         """Update the weights and the momentum as `Optimizer.step` does."""
-        config = self.config
         for names in self.batches:
-            parameters = [self.parameters[name] for name in names]
-            like = parameters[0]
-            g = torch.stack([to_local(p.grad) for p in parameters if p.grad is not None])
-            assert len(g) == len(names), "a matrix of a layer has no gradient"
-            if grad_divisor is not None:
-                g /= grad_divisor
-
-            momentum = [to_local(self.momentum[name]) for name in names]
-            before = torch.stack(momentum)
-            m = before.lerp(g, 1 - config.momentum)
-            _copy_unless_skipped(momentum, m, before, skip_step)
-
-            u = g.lerp(m, config.momentum)
-            # bf16 if the model computes in bf16: it is fast there, and precise enough
-            if self.model.compute_dtype is torch.bfloat16:
-                u = u.to(torch.bfloat16)
-            o = distribute_work(u, like, partial(orthogonalize, steps=config.ns_steps))
-            update = o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
-
-            weights = [to_local(parameter) for parameter in parameters]
+            update = self._compute_update(names, grad_divisor, skip_step)
+            weights = [to_local(self.parameters[name]) for name in names]
             w = torch.stack(weights)
-            shrink = (w * update > 0) * (config.weight_decay * remaining)
+            shrink = (w * update > 0) * (self.config.weight_decay * remaining)
             _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
+
+    # a function of its own: its stacks are freed before those of the weights are made
+    def _compute_update(
+        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
+    ) -> Tensor:
+        """Update the momentum; return the stacked updates for a learning rate of 1."""
+        parameters = [self.parameters[name] for name in names]
+        like = parameters[0]
+        g = torch.stack([to_local(p.grad) for p in parameters if p.grad is not None])
+        assert len(g) == len(names), "a matrix of a layer has no gradient"
+        if grad_divisor is not None:
+            g /= grad_divisor
+
+        momentum = [to_local(self.momentum[name]) for name in names]
+        before = torch.stack(momentum)
+        m = before.lerp(g, 1 - self.config.momentum)
+        _copy_unless_skipped(momentum, m, before, skip_step)
+
+        u = g.lerp(m, self.config.momentum)
+        # bf16 if the model computes in bf16: it is fast there, and precise enough
+        if self.model.compute_dtype is torch.bfloat16:
+            u = u.to(torch.bfloat16)
+        o = distribute_work(u, like, partial(orthogonalize, steps=self.config.ns_steps))
+        return o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
 
 
 def _copy_unless_skipped(
