@@ -1,6 +1,7 @@
 """The source tree: unique module names, short files, and a complete architecture page."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_every_module_has_one_line_in_the_architecture_page():
     listed = Counter(name for name in rows if name.endswith(".py"))
     wanted = {str(path.relative_to(ROOT / "src/gnano")) for path in MODULES}
     assert listed == Counter(wanted)
+
+
+def test_names_in_the_architecture_page_exist():
+    """A reader who follows a recipe there must find each function and class that it names."""
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    source = "".join(path.read_text("utf-8") for path in MODULES)
+    dotted = re.findall(r"`([A-Za-z_]+(?:\.[A-Za-z_]+)*)(?:\([^`]*\))?`", page)
+    names = {name.rpartition(".")[2] for name in dotted}
+    code = {name for name in names if "_" in name or re.search("[a-z][A-Z]", name)}
+    assert len(code) > 50
+    assert sorted(name for name in code if not re.search(rf"\b{name}\b", source)) == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from gnano import __version__
 from gnano.utils.platform_support import reject_windows
-from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME
+from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME, TOKENIZER_THREAD_NAME
 from gnano.utils.terminal import drop_failed_writes, echo, echo_stderr, prepare_streams
 
 COMMANDS = {
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         kept = " Finished work is kept; the same command resumes."
         echo_stderr(f"\nStopped.{kept if arguments[0] in RESUMABLE_COMMANDS else ''}")
         running = {thread.name for thread in threading.enumerate()}
-        if running & {CHECKPOINT_THREAD_NAME, "tokenizer training"}:
+        if running & {CHECKPOINT_THREAD_NAME, TOKENIZER_THREAD_NAME}:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)  # else Python unwinds that thread in the middle of C++, which aborts

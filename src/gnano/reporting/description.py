@@ -32,7 +32,7 @@ from gnano.reporting.run_status import (
     read_run_status,
     to_printable_line,
 )
-from gnano.utils.formatting import format_clock, format_gb, format_table, plural
+from gnano.utils.formatting import format_clock, format_gb, format_si, format_table, plural
 from gnano.utils.jsonl_log import read_metrics
 
 MAX_EVENTS = 5  # the number of a run's last events that are shown
@@ -188,7 +188,7 @@ def _describe_recipe(recipe: Recipe) -> str:
     return (
         f"{_describe_model(recipe.model)}\n\n"
         f"training     {train.steps:,} steps × {train.tokens_per_step:,} tokens"
-        f" = {_format_si(tokens)} tokens, {_format_si(flops)} FLOPs\n"
+        f" = {format_si(tokens)} tokens, {format_si(flops)} FLOPs\n"
         f"micro-batch  {train.micro_batch_size} × {recipe.model.block_size:,} tokens\n"
         f"data         {mix}"
     )
@@ -257,17 +257,8 @@ def _describe_model(config: ModelConfig) -> str:
         f"and {config.n_kv_head} key/value heads of {config.head_size}, feed-forward "
         f"{config.ffn_hidden:,}, vocabulary {config.vocab_size:,}, context "
         f"{config.block_size:,}\n"
-        f"FLOPs        {_format_si(flops_per_token(config))} per token in training, "
-        f"{_format_si(2 * num_active_parameters(config))} per token read at short context\n"
-        f"bytes        {_format_si(2 * sum(parts.values()))}B of weights in bf16, "
+        f"FLOPs        {format_si(flops_per_token(config))} per token in training, "
+        f"{format_si(2 * num_active_parameters(config))} per token read at short context\n"
+        f"bytes        {format_si(2 * sum(parts.values()))}B of weights in bf16, "
         f"{kv_cache_bytes_per_token(config):,} B of KV cache per token in bf16"
     )
-
-
-def _format_si(number: float) -> str:
-    """Return a shortened number: 13107200000 -> '13.1 G'."""
-    for unit in ("", " k", " M", " G", " T", " P", " E", " Z"):
-        if number < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g} Y"

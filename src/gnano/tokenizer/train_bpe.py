@@ -20,6 +20,7 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer, replace_surrogates
+from gnano.utils.stop_request import TOKENIZER_THREAD_NAME
 
 MIN_VOCAB_SIZE = 257  # the bytes and end-of-text
 MAX_VOCAB_SIZE = 65_535  # token shards store ids in 16 bits
@@ -71,7 +72,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             errors.append(error)
 
     # in a thread, since Ctrl-C does not interrupt native code
-    thread = threading.Thread(target=train, daemon=True, name="tokenizer training")
+    thread = threading.Thread(target=train, daemon=True, name=TOKENIZER_THREAD_NAME)
     thread.start()
     thread.join()
     if errors:

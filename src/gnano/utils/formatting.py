@@ -27,6 +27,15 @@ def format_gb(size: float, spec: str = ".2f") -> str:
     return f"{size / 1e9:{spec}} GB"
 
 
+def format_si(number: float) -> str:
+    """Return three figures and a prefix: 1_234_567 as "1.23 M"."""
+    for prefix in ("", " k", " M", " G", " T", " P", " E", " Z"):
+        if number < 1000:
+            return f"{number:.3g}{prefix}"
+        number /= 1000
+    return f"{number:.3g} Y"
+
+
 def format_duration(seconds: float) -> str:
     """Return one number in a suitable unit: 95 s, 6.8 min, 3.1 h, 6.9 days."""
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):

@@ -15,8 +15,9 @@ from types import FrameType
 from typing import ClassVar, Self
 
 LAUNCHER_ECHO_SECONDS = 5.0  # seconds within which a launcher forwards a signal
-# while a thread of this name runs, cli/__init__.py exits without unwinding
+# while a thread of these names runs, cli/__init__.py exits without unwinding
 CHECKPOINT_THREAD_NAME = "checkpoint-writer"
+TOKENIZER_THREAD_NAME = "tokenizer-training"
 
 
 class StopRequestedError(Exception):

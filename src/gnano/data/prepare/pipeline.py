@@ -33,7 +33,7 @@ from gnano.data.prepare.worker_pool import (
     serialize_error,
 )
 from gnano.data.source_files import SourceFiles, find_files
-from gnano.utils.formatting import format_clock
+from gnano.utils.formatting import format_clock, format_si
 from gnano.utils.platform_support import available_cores
 
 DOWNLOAD_THREADS = 4
@@ -91,7 +91,7 @@ class PrepareStatus:
         tokens_left = sum(max(s.expected_tokens - s.counts.tokens, 0) for s in sources)
         expected = counts.tokens + tokens_left
         share = counts.tokens / max(expected, 1)
-        first = f"{share:.0%} of about {_format_count(expected)} tokens, {speed:.1f} MB/s"
+        first = f"{share:.0%} of about {format_si(expected)} tokens, {speed:.1f} MB/s"
         new_tokens = counts.tokens - self.resumed_counts.tokens
         if new_tokens > 0:  # the time left follows from the average speed so far
             first += f", {format_clock(tokens_left * seconds / new_tokens)} left"
@@ -101,20 +101,11 @@ class PrepareStatus:
             counts = source.counts
             lines.append(
                 f"  {name:<{width}}  {source.finished_tasks}/{source.expected_tasks} tasks, "
-                f"{counts.documents:,} documents, {_format_count(counts.tokens)} tokens"
+                f"{counts.documents:,} documents, {format_si(counts.tokens)} tokens"
             )
             if source.downloaded_bytes:
-                lines[-1] += f", {_format_count(source.downloaded_bytes)}B downloaded"
+                lines[-1] += f", {format_si(source.downloaded_bytes)}B downloaded"
         return "\n".join(lines)
-
-
-def _format_count(number: float) -> str:
-    """Format 1234567 as '1.23 M'."""
-    for unit in ("", " k", " M"):
-        if number < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g} G"
 
 
 def prepare(
