@@ -98,7 +98,9 @@ def request_with_retries(
 
 def _explain_refusal(response: Any, reason: str, repo: str, url: str) -> ValueError:
     """Return a permanent HTTP error as a sentence: what was refused, and what to do."""
-    page, tokens = f"{hub_endpoint()}/datasets/{repo}", f"{hub_endpoint()}/settings/tokens"
+    kind = "dataset" if "/datasets/" in url else "model"
+    page = f"{hub_endpoint()}/{'datasets/' * (kind == 'dataset')}{repo}"
+    tokens = f"{hub_endpoint()}/settings/tokens"
     status = response.status_code
     code = response.headers.get("X-Error-Code", "")
     with_token = "authorization" in response.request.headers
@@ -127,7 +129,7 @@ def _explain_refusal(response: Any, reason: str, repo: str, url: str) -> ValueEr
     if code == "RepoNotFound" or status in (401, 404):
         login = "" if with_token else "; if it is private, log in with `hf auth login`"
         return ValueError(
-            f"The Hub has no dataset {repo} ({page}) that you may read: check its name{login}."
+            f"The Hub has no {kind} {repo} ({page}) that you may read: check its name{login}."
         )
     return ValueError(f"{url} was refused with {reason}.")
 

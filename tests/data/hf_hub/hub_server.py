@@ -67,7 +67,7 @@ class Hub:
         gated: bool = False,
         private: bool = False,
     ) -> str:
-        """Add a dataset of these files; return its commit on `main`."""
+        """Add a dataset or model of these files; return its commit on `main`."""
         digest = hashlib.sha1(repo.encode())
         for name in sorted(files):
             digest.update(name.encode() + files[name])
@@ -140,8 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hub(self, path: str) -> None:
         found = re.fullmatch(
-            r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.*))?)?", path
-        ) or re.fullmatch(r"/datasets/([^/]+/[^/]+)/(resolve)/([^/]+)/(.*)", path)
+            r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.*))?)?", path
+        ) or re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/(resolve)/([^/]+)/(.*)", path)
         if found is None:
             return self._refuse(404, "", "Sorry, we can't find the page you are looking for.")
         repo, what, revision, name = found.groups()
@@ -295,6 +295,8 @@ def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:
     for name in HIDDEN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     # otherwise the client's first request asks for the agents to name in its User-Agent
@@ -302,6 +304,8 @@ def point_client_to(hub: Hub, monkeypatch: Any, home: Path) -> None:
     # so long that no busy machine makes a server silent that is not meant to be
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    address = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
 
 
 def make_impatient(monkeypatch: Any) -> None:
