@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import HFTokenizer
 
 TEXT = "It's a naïve café: 漢字 🙂\r\n    <|endoftext|> 12345"
 
@@ -77,13 +78,25 @@ MISFITS = {
 }
 
 
+OTHER_KINDS = {
+    *("another split", "a space put before", "no regex", "lowercasing", "another control token"),
+}
+
+
 @pytest.mark.parametrize("misfit", MISFITS)
-def test_another_kind_of_tokenizer_is_refused(trained_tokenizer, tmp_path, misfit):
+def test_a_damaged_tokenizer_is_refused_and_another_kind_is_opened_as_such(
+    trained_tokenizer, tmp_path, misfit
+):
     trained_tokenizer.save(tmp_path)
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     changed = MISFITS[misfit](state)
     (tmp_path / "tokenizer.json").write_text(json.dumps(changed if misfit == "a list" else state))
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a byte-level BPE") as failure:
+    if misfit in OTHER_KINDS:
+        (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+        if misfit == "another control token":
+            (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<s>"}')
+        assert isinstance(Tokenizer.load(tmp_path), HFTokenizer)
+        return
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not supported: ") as failure:
         Tokenizer.load(tmp_path)
     assert "\n" not in str(failure.value)
-    assert "or one made by train_bpe()" in str(failure.value)

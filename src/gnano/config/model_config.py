@@ -3,22 +3,54 @@
 LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from gnano.utils.validation import (
-    Range,
-    check_field_ranges,
-    check_number,
-    reject_unused,
-    require_agreement,
-)
+from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
 VOCAB_MULTIPLE = 128  # of the head's rows while running: GPUs are fast with complete tiles
 MAX_DIMENSION, MAX_LAYERS = 2**24, 1_000  # larger values in a file are errors
 TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGET_MODULES: tuple[TargetModule, ...] = get_args(TargetModule)
+
+
+Architecture = Literal["llama", "mistral", "qwen2", "qwen3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How the frequencies of RoPE are changed for a longer context than that of pretraining.
+
+    linear: Chen et al. 2023, arXiv 2306.15595; yarn: Peng et al. 2023, arXiv 2309.00071;
+    llama3: by wavelength, https://github.com/meta-llama/llama-models.
+    """
+
+    kind: Literal["none", "linear", "llama3", "yarn"] = "none"
+    factor: Annotated[float, Range(1)] = 1.0  # by which the lowest frequencies are divided
+    # llama3, yarn: context of pretraining, in tokens
+    original_context: Annotated[int, Range(0, MAX_DIMENSION)] = 0
+    # llama3: wavelengths from context / high to context / low are interpolated
+    low_freq_factor: Annotated[float, Range(0, exclusive_minimum=True)] = 1.0
+    high_freq_factor: Annotated[float, Range(0, exclusive_minimum=True)] = 4.0
+    # yarn: turns over the context between which frequencies are interpolated
+    beta_fast: Annotated[float, Range(0, exclusive_minimum=True)] = 32.0
+    beta_slow: Annotated[float, Range(0, exclusive_minimum=True)] = 1.0
+    # yarn: multiplies cosines and sines; 0: 0.1 ln(factor) + 1
+    attention_factor: Annotated[float, Range(0)] = 0.0
+    truncate: bool = True  # yarn: round the bounds to whole frequencies
+
+    def __post_init__(self) -> None:
+        check_field_ranges(self, "model.rope_scaling")
+        if self.kind in ("llama3", "yarn") and not self.original_context:
+            raise ValueError(
+                f"model.rope_scaling.kind {self.kind!r} needs model.rope_scaling.original_context, "
+                f"the context of pretraining in tokens."
+            )
+        if self.kind == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"model.rope_scaling.low_freq_factor {self.low_freq_factor:g} must be below "
+                f"high_freq_factor {self.high_freq_factor:g}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +71,28 @@ class ModelConfig:
     dropout: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.0
     rope_theta: Annotated[float, Range(1)] = 500_000.0  # base of the rotary frequencies
     norm_eps: Annotated[float, Range(0, 1)] = 1e-6  # added to the mean square in RMSNorm
+    # family of config.json; qwen2 has biases of q, k and v, qwen3 norms of q and k
+    architecture: Architecture = "llama"
+    head_dim: Annotated[int, Range(0, MAX_DIMENSION)] = 0  # width of a head; 0: n_embd / n_head
+    tie_embeddings: bool = False  # use the embedding's matrix as the head
+    attention_bias: bool = False  # biases of the projections in attention (llama, qwen3)
+    mlp_bias: bool = False  # biases of the projections in the feed-forward layer (llama)
+    rope_scaling: RopeScaling = RopeScaling()
 
     def __post_init__(self) -> None:
         check_field_ranges(self, "model")
-        if self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2:
+        if self.attention_bias and self.architecture not in ("llama", "qwen3"):
+            raise ValueError(
+                f"model.attention_bias is true, but {self.architecture} has its own biases "
+                f"(model.architecture)."
+            )
+        if self.mlp_bias and self.architecture != "llama":
+            raise ValueError(
+                f"model.mlp_bias is true, but {self.architecture} has none (model.architecture)."
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"model.head_dim is {self.head_dim}; it must be even.")
+        if not self.head_dim and (self.n_embd % self.n_head or (self.n_embd // self.n_head) % 2):
             raise ValueError(
                 f"model.n_embd {self.n_embd:,} does not split into {self.n_head} heads of an even "
                 f"size (model.n_head): {self.n_embd:,} / {self.n_head} = "
@@ -57,101 +107,22 @@ class ModelConfig:
     @property
     def head_size(self) -> int:
         """Width of a head."""
-        return self.n_embd // self.n_head
+        return self.head_dim or self.n_embd // self.n_head
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether the projections to queries, keys and values have biases."""
+        return self.attention_bias or self.architecture == "qwen2"
+
+    @property
+    def has_qk_norm(self) -> bool:
+        """Whether each head's queries and keys are normalized before RoPE."""
+        return self.architecture == "qwen3"
 
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the head while running; on disk it has exactly `vocab_size`."""
         return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-
-    def to_hf(self) -> dict[str, Any]:
-        """Return the `config.json` of a Hugging Face `LlamaForCausalLM` of this shape."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.n_embd,
-            "num_hidden_layers": self.n_layer,
-            "num_attention_heads": self.n_head,
-            "num_key_value_heads": self.n_kv_head,
-            "head_dim": self.head_size,
-            "intermediate_size": self.ffn_hidden,
-            "max_position_embeddings": self.block_size,
-            "hidden_act": "silu",
-            "rms_norm_eps": self.norm_eps,
-            # both spellings: a reader that knows only the other one silently takes θ = 10,000
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "attention_bias": False,
-            "mlp_bias": False,
-            "attention_dropout": self.dropout,
-            "tie_word_embeddings": False,
-            "initializer_range": 0.02,
-        }
-
-    @classmethod
-    def from_hf(cls, config: dict[str, Any]) -> "ModelConfig":
-        """Read the shape from a Llama `config.json`; raise ValueError for unsupported models."""
-        unsupported = {
-            "model_type": config.get("model_type") != "llama",
-            "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
-            "attention_bias": bool(config.get("attention_bias")),
-            "mlp_bias": bool(config.get("mlp_bias")),
-            "hidden_act": config.get("hidden_act", "silu") != "silu",
-            "quantization_config": bool(config.get("quantization_config")),
-        }
-        for key, is_unsupported in unsupported.items():
-            if is_unsupported:
-                raise ValueError(
-                    f"config.json has {key} = {config.get(key)!r}; only Llama models without "
-                    f"biases, tied embeddings and quantization, with SiLU, are supported."
-                )
-        thetas = {"rope_theta": config.get("rope_theta")}  # its old spelling, then the new ones
-        scalings: dict[str, Any] = {}
-        for table in ("rope_parameters", "rope_scaling"):
-            rope = config.get(table) or {}
-            if not isinstance(rope, dict):
-                raise ValueError(f"config.json has {table} = {rope!r}; it must be an object.")
-            thetas[f"{table}.rope_theta"] = rope.get("rope_theta")
-            scalings |= {f"{table}.{key}": rope.get(key) for key in ("rope_type", "type")}
-        theta = require_agreement("In config.json RoPE's base", thetas)
-        scaling = require_agreement("In config.json RoPE's scaling", scalings)
-        if scaling not in (None, "default"):
-            raise ValueError(f"config.json has rope_type {scaling!r}; only default is supported.")
-        config = {**config, "rope_theta": theta}
-
-        def number(
-            key: str, default: Any = None, maximum: float = MAX_DIMENSION, is_integer: bool = True
-        ) -> Any:
-            value = config.get(key)
-            value = default if value is None else value  # null means absent, as in transformers
-            if value is None:
-                raise ValueError(f"config.json has no {key}, a part of the model's shape.")
-            if is_integer and isinstance(value, float) and value.is_integer():
-                value = int(value)
-            check_number(f"config.json: {key}", value, Range(0, maximum), is_integer)
-            return value
-
-        heads = number("num_attention_heads")
-        shape = cls(
-            vocab_size=number("vocab_size"),
-            n_embd=number("hidden_size"),
-            n_layer=number("num_hidden_layers", maximum=MAX_LAYERS),
-            n_head=heads,
-            n_kv_head=number("num_key_value_heads", heads),
-            ffn_hidden=number("intermediate_size"),
-            block_size=number("max_position_embeddings"),
-            dropout=number("attention_dropout", 0.0, is_integer=False),
-            rope_theta=number("rope_theta", 10_000.0, math.inf, is_integer=False),
-            norm_eps=number("rms_norm_eps", is_integer=False),
-        )
-        head_size = number("head_dim", shape.head_size)
-        if head_size != shape.head_size:
-            raise ValueError(
-                f"config.json has head_dim {head_size}, but {shape.n_embd} / {shape.n_head} heads "
-                f"is {shape.head_size}; only models in which they are equal are supported."
-            )
-        return shape
 
 
 PRESETS: dict[str, ModelConfig] = {

@@ -54,7 +54,9 @@ class Tokenizer:
     """
 
     vocab_size: int  # ids run from 0 to vocab_size - 1
-    end_of_text_id: int  # the id of <|endoftext|>
+    end_of_text_id: int  # the id of <|endoftext|>, which separates documents
+    bos_ids: tuple[int, ...]  # the ids before a text, as in the model's training
+    eos_ids: tuple[int, ...]  # the ids that end a text
     name: str  # "gpt2", or "bpe-4096" by its size
     fingerprint: str  # SHA-256 of all that determines the ids
     vocab: dict[str, int]  # the id of each token, spelled in the keys of `UNICODE_TO_BYTE`
@@ -86,6 +88,7 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
+        self.bos_ids = self.eos_ids = (self.end_of_text_id,)
         # of each id, empty for end-of-text
         self._id_bytes = [
             b"" if token == END_OF_TEXT else bytes(map(UNICODE_TO_BYTE.__getitem__, token))
@@ -157,10 +160,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read a tokenizer that `save` wrote, or another byte-level BPE of GPT-2's kind.
+        """Read a tokenizer that `save` wrote, or that of another model, as `HFTokenizer`.
 
-        Raises FileNotFoundError without a `tokenizer.json`, ValueError if it is of another kind or
-        contradicts a model's files in the same folder.
+        Raises FileNotFoundError without a `tokenizer.json`, ValueError if it is damaged, of a kind
+        that is not supported, or contradicts a model's files in the same folder.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -173,11 +176,10 @@ class Tokenizer:
             raise ValueError(f"{path} is not valid JSON ({error}). Copy it here again.") from None
         try:
             tokenizer = cls(*_parse_tokenizer_json(state))
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is not a byte-level BPE of GPT-2's kind ({error}). "
-                f"Use GPT-2's tokenizer or one made by train_bpe()."
-            ) from None
+        except ValueError:
+            from gnano.tokenizer.hf_tokenizer import load_hf_tokenizer
+
+            return load_hf_tokenizer(folder)
         # a model's files have the vocabulary's size, and the ids and names of its control tokens
         ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
         names = {"that of tokenizer.json": END_OF_TEXT}
