@@ -23,7 +23,6 @@ from gnano.infer.sampling import (
     TokenHistory,
     TokenLogprob,
     compute_logprob,
-    make_generator,
     sample_tokens,
 )
 from gnano.infer.weight_formats import without_onednn_for_one_row
@@ -58,7 +57,7 @@ class SequenceState:
 
     request: Request
     generator: torch.Generator
-    history: TokenHistory
+    history: TokenHistory | None  # for penalties
     output_ids: list[int] = field(default_factory=list)  # without end-of-text
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the output, if requested
     finish_reason: FinishReason | None = None  # None while in progress
@@ -114,10 +113,21 @@ class ContinuousBatch:
         for token in request.prompt_ids:
             if type(token) is not int or not 0 <= token < self.vocab_size:
                 check_number("A token of the prompt", token, allowed)
-        for token, _ in request.sampling.logit_bias:
+        sampling = request.sampling
+        for token, _ in sampling.logit_bias:
             check_number("A token of logit_bias", token, allowed)
-        generator = make_generator(request.sampling.seed)
-        history = TokenHistory(request.prompt_ids, request.sampling)
+        generator = torch.Generator()
+        if sampling.seed is None:
+            generator.seed()  # from the operating system
+        else:
+            generator.manual_seed(sampling.seed)
+        has_penalties = (
+            sampling.repetition_penalty != 1
+            or sampling.presence_penalty
+            or sampling.frequency_penalty
+            or sampling.no_repeat_ngram_size
+        )
+        history = TokenHistory(request.prompt_ids, sampling) if has_penalties else None
         sequence = SequenceState(request, generator, history)
         if request.max_new_tokens > 0:
             self.waiting.append(sequence)
@@ -153,7 +163,7 @@ class ContinuousBatch:
                     ids_B1 = torch.tensor(last, device=self.device)[:, None]
                     part = self.cache.slice_rows(0, len(last))
                     hidden_B1D = self.model.hidden_states(ids_B1, part)
-                    logits.append(self.model.logits(hidden_B1D[:, 0]))
+                    logits.append(self.model.lm_head(hidden_B1D[:, 0]).float())
         new: list[SequenceState] = []
         longest = 0
         while self.waiting and len(self.active) + len(new) < len(self.cache.lengths):
@@ -182,7 +192,8 @@ class ContinuousBatch:
             request, row = sequence.request, self.active.index(sequence)
             is_full = self.cache.lengths[row] == self.max_length
             sequence.output_ids.append(token)
-            sequence.history.add(token)
+            if sequence.history:
+                sequence.history.add(token)
             if request.logprobs is not None:
                 sequence.logprobs.append(compute_logprob(logits_V, token, request.logprobs))
             if len(sequence.output_ids) == request.max_new_tokens:
@@ -221,7 +232,7 @@ class ContinuousBatch:
         hidden_BTD = self.model.hidden_states(torch.tensor(padded, device=self.device), part)
         last = torch.tensor(lengths, device=self.device) - 1 - known
         part.lengths[:] = lengths
-        logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
+        logits_BV = self.model.lm_head(hidden_BTD[torch.arange(len(distinct)), last]).float()
         owners = [distinct.index(sequence.request.prompt_ids) for sequence in new]
         # backwards, so that no row is overwritten before it is copied
         for number in reversed(range(len(new))):
