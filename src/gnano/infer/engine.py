@@ -240,11 +240,10 @@ class Engine:
             detokenizers = {sequence: IncrementalDetokenizer(stop) for sequence in sequences}
             while batch.active or batch.waiting:
                 for sequence in batch.step():
-                    is_end = sequence.finish_reason is not None
-                    # end-of-text has no text
-                    new_ids = sequence.output_ids[-1:] if sequence.finish_reason != "stop" else []
-                    detokenizer = detokenizers[sequence]
-                    text = detokenizer.push(self.tokenizer.decode_bytes(new_ids), is_end)
+                    detokenizer, data = detokenizers[sequence], b""
+                    if sequence.finish_reason != "stop":  # end-of-text has no text
+                        data = self.tokenizer.id_bytes[sequence.output_ids[-1]]
+                    text = detokenizer.push(data, sequence.finish_reason is not None)
                     if detokenizer.stopped:
                         batch.cancel(sequence)
                         sequence.finish_reason = "stop"

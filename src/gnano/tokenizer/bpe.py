@@ -59,7 +59,8 @@ class Tokenizer:
     fingerprint: str  # SHA-256 of all that determines the ids
     vocab: dict[str, int]  # the id of each token, spelled in the keys of `UNICODE_TO_BYTE`
     merges: list[tuple[str, str]]  # earlier ones are applied first
-    # UTF-8 bytes of each id, shape [V]; 0 for end-of-text. With them bits per byte can be computed,
+    id_bytes: list[bytes]  # of each id, empty for end-of-text
+    # the number of bytes of each id, shape [V]. With them bits per byte can be computed,
     # which compare across vocabularies, unlike loss per token
     token_bytes: NDArray[np.int64]
 
@@ -86,12 +87,11 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
-        # of each id, empty for end-of-text
-        self._id_bytes = [
+        self.id_bytes = [
             b"" if token == END_OF_TEXT else bytes(map(UNICODE_TO_BYTE.__getitem__, token))
             for token in sorted(vocab, key=vocab.__getitem__)
         ]
-        self.token_bytes = np.array([len(piece) for piece in self._id_bytes], np.int64)
+        self.token_bytes = np.array([len(piece) for piece in self.id_bytes], np.int64)
         definition = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
         self.fingerprint = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
@@ -131,7 +131,7 @@ class Tokenizer:
                 f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
                 f"{self.vocab_size - 1}. Decode only ids of the same tokenizer."
             )
-        return b"".join(end_of_text if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
+        return b"".join(end_of_text if i == self.end_of_text_id else self.id_bytes[i] for i in ids)
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` in the format of `transformers`.
@@ -210,7 +210,7 @@ class Tokenizer:
         """An encoder for GPT-2 only: it has ranks instead of merges, which differ in other BPEs."""
         import tiktoken
 
-        ranks = {piece: id for id, piece in enumerate(self._id_bytes) if piece}
+        ranks = {piece: id for id, piece in enumerate(self.id_bytes) if piece}
         # never matched in a text, but without any `encode_to_numpy` stops at each character
         special = {END_OF_TEXT: self.end_of_text_id}
         return tiktoken.Encoding(
