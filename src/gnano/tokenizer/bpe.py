@@ -10,6 +10,7 @@ The `tokenizers` library encodes. For GPT-2's vocabulary tiktoken gives the same
 times as fast.
 """
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -216,6 +217,49 @@ class Tokenizer:
         return tiktoken.Encoding(
             "gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
         )
+
+
+class IncrementalDetokenizer:
+    """Turns the bytes of tokens into text that no later token can change.
+
+    A token may end inside a character, and a stop string may span tokens: such text is held back,
+    so that neither a broken character nor the start of a stop string is ever returned.
+    """
+
+    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
+        self.stop_strings = (
+            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        )
+        if any(not isinstance(text, str) or not text for text in self.stop_strings):
+            raise ValueError("A stop string is empty or not a string; give at least one character.")
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pending_text = ""
+        self.stopped = False  # by a stop string; nothing follows
+
+    def push(self, data: bytes, final: bool = False) -> str:
+        """Add a token's bytes; return the text that is now final."""
+        if self.stopped:
+            return ""
+        self.pending_text += self.decoder.decode(data, final)
+        # if several match, the one that ends first wins, independent of chunk boundaries
+        found = [
+            (start + len(stop), start)
+            for stop in self.stop_strings
+            if (start := self.pending_text.find(stop)) >= 0
+        ]
+        if found:
+            self.stopped = True
+            text, self.pending_text = self.pending_text[: min(found)[1]], ""
+            return text
+        # hold back the longest suffix that is a prefix of a stop string
+        end = len(self.pending_text)
+        longest = 0 if final else max(map(len, self.stop_strings), default=1) - 1
+        for start in range(max(0, end - longest), end):
+            if any(stop.startswith(self.pending_text[start:]) for stop in self.stop_strings):
+                end = start
+                break
+        text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
+        return text
 
 
 def replace_surrogates(text: str) -> str:
