@@ -15,7 +15,7 @@ space for an answer:
 import json
 from bisect import bisect_left
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from time import perf_counter
@@ -29,25 +29,17 @@ from gnano.data.sft.record_loading import read_record_files
 from gnano.infer.engine import Engine
 from gnano.utils.files import atomic_write_text, dump_json, read_text
 from gnano.utils.formatting import plural
-from gnano.utils.validation import Range, check_field_ranges
+from gnano.utils.validation import Range
 
 MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
 FINISH_NOTES = {"stop": "", "length": "token limit reached", "context": "context full"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSettings:
+class ChatSettings(SamplingParams):
     """The settings that `/set` changes: sampling parameters and the length of answers."""
 
-    sampling: SamplingParams = field(default_factory=SamplingParams)
     tokens: Annotated[int, Range(1, MAX_COUNT)] = 256  # maximum length of an answer
-
-    def __post_init__(self) -> None:
-        check_field_ranges(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all settings by name."""
-        return {**vars(self.sampling), "tokens": self.tokens}
 
     def with_value(self, name: str, value: str) -> "ChatSettings":
         """Return a copy with one setting parsed from text; `top-k` means `top_k`, `none` None.
@@ -55,7 +47,7 @@ class ChatSettings:
         Raises ValueError for an unknown name or a value that does not fit.
         """
         name = name.replace("-", "_")
-        kinds = get_type_hints(SamplingParams) | {"tokens": int}
+        kinds = get_type_hints(ChatSettings)
         if name not in kinds:
             raise ValueError(f"There is no setting {name!r}; the settings are {', '.join(kinds)}.")
         is_optional = get_origin(kinds[name]) is UnionType  # int | None
@@ -72,13 +64,11 @@ class ChatSettings:
                 parsed = kind(value)
         except ValueError:
             raise ValueError(f"{name} is {value!r}; it must be {expected}.") from None
-        if name == "tokens":
-            return replace(self, tokens=parsed)
-        return replace(self, sampling=replace(self.sampling, **{name: parsed}))
+        return replace(self, **{name: parsed})
 
     def format_value(self, name: str) -> str:
         """Return the value of a setting in the form that `with_value` parses."""
-        value = self.as_dict()[name.replace("-", "_")]
+        value = getattr(self, name.replace("-", "_"))
         if isinstance(value, tuple):
             return ",".join(f"{token}:{bias:g}" for token, bias in value) or "none"
         return "none" if value is None else str(value)
@@ -263,14 +253,13 @@ class ChatSession:
         return self.ask(self.last_question, self.num_retries + 1)
 
     def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:
-        start = perf_counter()
-        sampling = self.settings.sampling
+        start, sampling = perf_counter(), self.settings
         if sampling.seed is not None:  # a retry differs, and a seed still determines the session
             sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
         space = ""  # white space at the end, which is part of the answer only if more follows
         try:
             for text, sequence in self.engine.stream(
-                prompt_ids, self.settings.tokens, sampling, self.stop_strings, batch=self.batch
+                prompt_ids, sampling.tokens, sampling, self.stop_strings, batch=self.batch
             ):
                 if len(sequence.output_ids) > stats.tokens:
                     seconds = perf_counter() - start

@@ -9,12 +9,17 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 
-from gnano.chat.conversation import ChatSession, ConversationHistory
+from gnano.chat.conversation import ChatSession, ChatSettings, ConversationHistory
 from gnano.chat.prompt_input import make_line_reader
+from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.config.inference_config import LoadConfig
+from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
+from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.utils.files import open_stdin
 from gnano.utils.formatting import plural
@@ -36,52 +41,62 @@ MORE_HELP = (
     "Start a question with // to send text that begins with /. Alt-Enter, or \\ at the end of a "
     "line, starts another line. Ctrl-C stops an answer."
 )
+NOT_TUNED_NOTE = (
+    "This checkpoint was not tuned to answer questions; using the Alpaca format (--format)."
+)
+UNKNOWN_TEMPLATE_NOTE = (
+    "This checkpoint's chat template is not supported; using the Alpaca format (--format names "
+    "another)."
+)
 INSTALL_HINT = (
     "For multi-line editing, a history of your questions, and dim notes: "
     "pip install 'auto-g-nano[chat]'."
 )
 
 
+@dataclass(frozen=True)
 class ChatOutput:
-    """The destination of notes: `print_note(text)`."""
+    """The destination of notes: stdout at a terminal, otherwise stderr."""
 
-    def __init__(self, is_interactive: bool) -> None:
-        self.is_interactive = is_interactive
-        self.notes_on_stdout = is_interactive and sys.stdout.isatty()
-        self.print_note: Callable[[str], object] = echo if self.notes_on_stdout else echo_stderr
-        if self.notes_on_stdout and supports_color(sys.stdout) and is_installed("rich"):
-            from rich.console import Console
-
-            console = Console(style="dim", markup=False, highlight=False, emoji=False)
-            self.print_note = lambda text: console.print(text.translate(CONTROL_CHARACTERS))
+    is_interactive: bool = False
+    notes_on_stdout: bool = False
+    print_note: Callable[[str], object] = echo_stderr
 
 
-def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: str) -> int:
+def run_chat(
+    checkpoint: Path,
+    load_config: LoadConfig,
+    settings: ChatSettings,
+    format: str | None = None,
+    system_prompt: str = "",
+    prompt: str | None = None,
+) -> int:
     """Answer one prompt, all lines of a pipe, or a user at a terminal; return the exit code.
 
-    The code is 2 if a line of a pipe failed, with the reason on stderr.
+    `format` names a chat template; None is that of the checkpoint's tuning. The code is 2 if a line
+    of a pipe failed, with the reason on stderr.
     """
+    template = load_template(format) if format else None
+    folder = find_checkpoint(checkpoint)
+    template = template or read_template(folder)
+    engine = Engine.load(folder, **vars(load_config))
+    note = ""
+    if template is None:
+        note = UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
+    session = ChatSession(engine, template or ALPACA, settings, system_prompt)
     stdin = open_stdin()
-    interactive = prompt is None and stdin.isatty()
-    output = ChatOutput(interactive)
-    if note:
-        output.print_note(note)
-    if interactive:
-        size = num_parameters(session.engine.model.config)
-        output.print_note(
-            f"{model_name} · {size:,} parameters · context {session.context_length:,} · /help"
-        )
-        if not (is_installed("prompt_toolkit") and is_installed("rich")):
-            output.print_note(INSTALL_HINT)
-        _chat_at_terminal(session, output)
+    if prompt is None and stdin.isatty():
+        _chat_at_terminal(session, note, str(checkpoint))
         return 0
+    if note:
+        echo_stderr(note)
     if prompt is not None:
-        print_answer(session.ask(prompt), session, output)
+        print_answer(session.ask(prompt), session, ChatOutput())
         return 0
     code = 0
     for number, line in enumerate(stdin, 1):
         try:
-            respond_to_line(line, session, output)
+            respond_to_line(line, session, ChatOutput())
         except EOFError:
             break
         except ValueError as error:
@@ -90,7 +105,22 @@ def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: st
     return code
 
 
-def _chat_at_terminal(session: ChatSession, output: ChatOutput) -> None:
+def _chat_at_terminal(session: ChatSession, note: str, model_name: str) -> None:
+    on_stdout = sys.stdout.isatty()
+    output = ChatOutput(True, on_stdout, echo if on_stdout else echo_stderr)
+    if on_stdout and supports_color(sys.stdout) and is_installed("rich"):
+        from rich.console import Console
+
+        console = Console(style="dim", markup=False, highlight=False, emoji=False)
+        output = ChatOutput(True, True, lambda t: console.print(t.translate(CONTROL_CHARACTERS)))
+    if note:
+        output.print_note(note)
+    size = num_parameters(session.engine.model.config)
+    output.print_note(
+        f"{model_name} · {size:,} parameters · context {session.context_length:,} · /help"
+    )
+    if not (is_installed("prompt_toolkit") and is_installed("rich")):
+        output.print_note(INSTALL_HINT)
     read_line = make_line_reader([f"/{name}" for name in COMMANDS])
     num_interrupts = 0  # Ctrl-C presses in a row on an empty line
     while True:
@@ -160,7 +190,7 @@ def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None
 
 
 def _change_setting(argument: str, session: ChatSession) -> str:
-    names = list(session.settings.as_dict())
+    names = list(vars(session.settings))
     if argument:
         name, _, value = argument.partition(" ")
         if not value.strip():

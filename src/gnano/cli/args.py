@@ -4,6 +4,7 @@ Both come from signatures and dataclasses through tyro, so a field's comment is 
 recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import make_dataclass, replace
 from inspect import cleandoc
@@ -15,7 +16,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
-from gnano.utils.files import expand_path
 
 T = TypeVar("T")
 RECIPE_TABLES = ("model", "data", "train")
@@ -39,7 +39,8 @@ def _path_constructor(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda words: Path(expand_path(words[0])),
+        # `Path.expanduser` raises for an unknown user
+        instance_from_str=lambda words: Path(os.path.expanduser(words[0])),  # noqa: PTH111
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )

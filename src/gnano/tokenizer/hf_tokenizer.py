@@ -61,13 +61,13 @@ class HFTokenizer(Tokenizer):
         }
         if not steps.keys() & {"ByteLevel", "Metaspace", "Replace"}:
             raise ValueError(f"its decoder is {', '.join(steps) or 'missing'}")
-        self._id_bytes = [b""] * self.vocab_size
+        self.id_bytes = [b""] * self.vocab_size
         for token, number in self.vocab.items():
             if number in texts:
-                self._id_bytes[number] = texts[number].encode()
+                self.id_bytes[number] = texts[number].encode()
             elif token not in self.control_tokens:
-                self._id_bytes[number] = _spell(token, "ByteLevel" in steps)
-        self.token_bytes = np.array([len(piece) for piece in self._id_bytes], np.int64)
+                self.id_bytes[number] = _spell(token, "ByteLevel" in steps)
+        self.token_bytes = np.array([len(piece) for piece in self.id_bytes], np.int64)
         # SentencePiece puts a space before a text, so that its first word is like the others
         self.strips_first_space = steps.get("Strip", {}).get("start", 0) > 0 or (
             steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
