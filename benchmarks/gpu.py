@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnano.config.hf_config import write_hf_config
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import LRSchedule, TrainConfig
@@ -112,7 +113,7 @@ def transformers_step(
 
         def __init__(self) -> None:
             super().__init__()
-            config = {**shape.to_hf(), "attn_implementation": setup.attention}
+            config = {**write_hf_config(shape), "attn_implementation": setup.attention}
             self.llama = LlamaForCausalLM(LlamaConfig(**config))
             if setup.recompute:
                 self.llama.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]

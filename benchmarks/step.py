@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gnano.config.hf_config import write_hf_config
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.model.flops import flops_per_token
 from gnano.model.transformer import GPT
@@ -72,7 +73,7 @@ def library_step(library: str, precision: str, mode: str, shape: ModelConfig, ba
 def llama(shape: ModelConfig) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config: dict[str, Any] = {**shape.to_hf(), "attn_implementation": "sdpa"}
+    config: dict[str, Any] = {**write_hf_config(shape), "attn_implementation": "sdpa"}
     model = LlamaForCausalLM(LlamaConfig(**config))
     return model, lambda x_BT: model(x_BT, use_cache=False).logits
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gnano.checkpoint.export_weights import export_weights, merge_adapter
 from gnano.checkpoint.run_checkpoints import find_checkpoint, verify_checksums
+from gnano.config.hf_config import write_hf_config
 from gnano.config.model_config import LoraConfig, ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.infer.engine import Engine
@@ -203,7 +204,7 @@ def test_a_failure_leaves_no_folder(base: Path, adapter: Path, tmp_path: Path) -
     other = ModelConfig(vocab_size=300, n_embd=32, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=48)
     path = base / "config.json"
     config = path.read_bytes()
-    path.write_text(json.dumps(other.to_hf()))
+    path.write_text(json.dumps(write_hf_config(other)))
     with pytest.raises(ValueError, match=r"model\.safetensors does not have the shape"):
         merge_adapter(base, adapter, tmp_path / "b" / "merged")
     path.write_bytes(config)

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnano.model.attention import KVCache, Rope, rope_table
+from gnano.config.model_config import ModelConfig
+from gnano.model.attention import KVCache
+from gnano.model.rope import Rope, rope_table
 
 TABLE_LENGTH = 512
 LENGTH = 20
@@ -24,7 +26,10 @@ def unit_vector(seed: int, size: int) -> torch.Tensor:
 
 def at(position: int, vector: torch.Tensor, theta: float) -> torch.Tensor:
     """Return the vector rotated as a query or key of a position."""
-    table = rope_table(len(vector), TABLE_LENGTH, theta, CPU)
+    config = ModelConfig(
+        n_embd=len(vector), n_head=1, n_kv_head=1, block_size=TABLE_LENGTH, rope_theta=theta
+    )
+    table = rope_table(config, CPU)
     rope = Rope(*(part[position : position + 1] for part in table))
     turned: torch.Tensor = rope.rotate(vector.view(1, 1, 1, -1)).flatten()
     return turned

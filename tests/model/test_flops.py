@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from gnano.config.hf_config import write_hf_config
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.model.attention import KVCache
 from gnano.model.flops import (
@@ -32,7 +33,7 @@ def test_the_parts_add_up_to_the_model_and_to_that_of_transformers(config):
 
     with torch.device("meta"):
         model = GPT.from_config(config)
-        llama = LlamaForCausalLM(LlamaConfig(**config.to_hf()))
+        llama = LlamaForCausalLM(LlamaConfig(**write_hf_config(config)))
     expected = sum(parameter.numel() for parameter in llama.parameters())
     assert sum(parameters_by_part(config).values()) == num_parameters(config) == expected
     assert model.num_parameters() == expected

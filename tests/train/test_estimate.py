@@ -22,9 +22,9 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from gnano.config.model_config import PRESETS, TARGET_MODULES, LoraConfig, ModelConfig
 from gnano.config.train_config import OptimizerConfig, TrainConfig
 from gnano.model import fused_cross_entropy as head_loss_module
-from gnano.model.attention import Rope, rope_table
 from gnano.model.flops import get_gpu
 from gnano.model.lora import add_lora
+from gnano.model.rope import Rope, rope_table
 from gnano.model.transformer import GPT
 from gnano.train import estimate as memory_module
 from gnano.train.distributed import parallel as parallel_module
@@ -195,7 +195,7 @@ def test_compiled_activations_match_partitioner(precision, monkeypatch):
     dtype, B, T = COMPUTE_DTYPES[precision], 3, config.block_size
     model = GPT.from_config(config)
     block = model.model.layers[0]
-    table = rope_table(config.head_size, T, config.rope_theta, CPU)
+    table = rope_table(config, CPU)
     ignored = {t.untyped_storage()._cdata for t in [*model.parameters(), *table]}
     kept: dict[int, torch.Tensor] = {}
 

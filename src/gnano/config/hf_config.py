@@ -126,7 +126,7 @@ def read_hf_config(content: Mapping[str, Any]) -> ModelConfig:
         block_size=context,
         dropout=_number(content, "attention_dropout", 0.0, is_integer=False),
         rope_theta=theta,
-        norm_eps=_number(content, "rms_norm_eps", 1e-6, is_integer=False),
+        norm_eps=_number(content, "rms_norm_eps", is_integer=False),
         architecture=architecture,
         head_dim=0 if head * heads == width else head,
         tie_embeddings=bool(content.get("tie_word_embeddings")),

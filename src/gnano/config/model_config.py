@@ -3,8 +3,8 @@
 LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, Self, get_args
 
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
 
@@ -14,6 +14,11 @@ TargetModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_
 TARGET_MODULES: tuple[TargetModule, ...] = get_args(TargetModule)
 
 
+# the fields that every model states; the others say how another family differs
+SHAPE = (
+    *("vocab_size", "n_embd", "n_layer", "n_head", "n_kv_head", "ffn_hidden", "block_size"),
+    *("dropout", "rope_theta", "norm_eps"),
+)
 Architecture = Literal["llama", "mistral", "qwen2", "qwen3"]
 
 
@@ -103,6 +108,18 @@ class ModelConfig:
                 f"{self.n_head} query heads (model.n_head) cannot share {self.n_kv_head} key/value "
                 f"heads (model.n_kv_head) evenly. Choose a divisor of {self.n_head}."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON; those of other families only where they are not Llama's."""
+        llama = asdict(ModelConfig())
+        fields = asdict(self).items()
+        return {key: value for key, value in fields if key in SHAPE or value != llama[key]}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Read what `to_dict` returned; raise ValueError or TypeError for anything else."""
+        scaling = content.get("rope_scaling", {})
+        return cls(**{**content, "rope_scaling": RopeScaling(**scaling)})
 
     @property
     def head_size(self) -> int:

@@ -17,8 +17,8 @@ from typing import Any, Self
 import torch
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.config.hf_config import read_hf_config
 from gnano.config.inference_config import AddBos, LoadConfig
-from gnano.config.model_config import ModelConfig
 from gnano.evals.eval_tasks import EvalItem
 from gnano.evals.loglikelihood import (
     ChoiceScorer,
@@ -164,7 +164,7 @@ def _load_transformers_model(
 def is_gnano_model(folder: Path) -> bool:
     """Return whether gnano's engine can load the folder; raise if its config contradicts itself."""
     try:
-        ModelConfig.from_hf(read_json_object(folder / "config.json"))
+        read_hf_config(read_json_object(folder / "config.json"))
         Tokenizer.load(folder)
     except ConflictingValuesError:
         raise

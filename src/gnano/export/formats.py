@@ -10,7 +10,7 @@ gguf         see `gguf_file`
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def _write_format(
         export_onnx(source, path, dtype, on_progress)
         return
     torch_dtype = TORCH_DTYPES[dtype]
-    metadata = {CONFIG_METADATA_KEY: dump_json(asdict(source.config))}
+    metadata = {CONFIG_METADATA_KEY: dump_json(source.config.to_dict())}
     if export_format == "pt":
         # a state dict for `load_state_dict` of the published class, with the shape in the
         # state dict's metadata, where PyTorch keeps what is not a tensor

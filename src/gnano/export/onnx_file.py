@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.model_config import ModelConfig
 from gnano.export.tensor_file import ExportSource
-from gnano.model.attention import LayerCache, Rope, rope_table
+from gnano.model.attention import LayerCache
+from gnano.model.rope import Rope, rope_table
 from gnano.model.transformer import GPT, Block, Linear
 from gnano.utils.platform_support import require
 
@@ -250,7 +251,7 @@ def _read_weight(
 
     if name in ROPE_TABLES:
         config, cpu = source.config, torch.device("cpu")
-        table = rope_table(config.head_size, config.block_size, config.rope_theta, cpu)
+        table = rope_table(config, cpu)
         tensor = table[ROPE_TABLES.index(name)]
     else:
         tensor = source.tensors[name]

@@ -7,10 +7,7 @@ from the reference model.
 """
 
 import json
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,15 +19,13 @@ from torch import Tensor
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import MAX_DIMENSION, PRESETS, ModelConfig
-from gnano.model.hf_io import load_config, load_tensors
+from gnano.model.hf_io import WRAPPER_PREFIXES, load_config, load_pickle, load_tensors
 from gnano.model.tensor_names import convert_from_published
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.validation import Range, check_field_ranges, require_agreement
 
 CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in a tensor file's metadata
 ROPE_ANGLES_KEY = "freqs_cis"
-STATE_DICT_WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys in a training file
-WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
 
 
 @dataclass(frozen=True)
@@ -81,44 +76,14 @@ def load_tensor_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged or truncated ({error}).") from None
     else:
-        tensors, text = _read_pickle(path)
+        tensors, metadata = load_pickle(path)
+        text = metadata.get(CONFIG_METADATA_KEY) if isinstance(metadata, dict) else None
     try:
         shape = json.loads(text or "{}")
-        ModelConfig(**shape)
+        ModelConfig.from_dict(shape)
     except (ValueError, TypeError):
         raise ValueError(f"{path}: the shape in its metadata is not that of a model.") from None
     return tensors, dict(shape)
-
-
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about bytes that are not tensors
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except pickle.UnpicklingError:  # its message explains how to run the code in the file
-        raise ValueError(
-            f"{path} holds something other than tensors, or is damaged, and was not opened, since "
-            f"that could run code; save only a state dict, or use safetensors."
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a PyTorch file, or is truncated ({reason}).") from None
-    for wrapper in STATE_DICT_WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} holds {type(content).__name__} and not a state dict.")
-    tensors = {}
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"{path} holds {name!r}, which is not a tensor: save only tensors.")
-        for prefix in WRAPPER_PREFIXES:
-            name = name.removeprefix(prefix)
-        tensors[name] = tensor
-    metadata = getattr(content, "_metadata", None)
-    return tensors, metadata.get(CONFIG_METADATA_KEY) if isinstance(metadata, dict) else None
 
 
 def read_tensor_file_model(
@@ -126,6 +91,8 @@ def read_tensor_file_model(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Return a file's shape and tensors, under Hugging Face's names; ValueError if it has none."""
     tensors, stored = load_tensor_file(path)
+    for prefix in WRAPPER_PREFIXES:
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     angles = tensors.pop(ROPE_ANGLES_KEY, None)
     try:
         config = _infer_config(tensors, angles, hints, stored)
@@ -196,4 +163,4 @@ def _infer_config(
         raise ValueError(f"{heads} heads do not fit keys of {keys} rows at a width of {width}.")
     matrices["n_kv_head"] = keys // (width // heads)
     names = (field.name for field in fields(ModelConfig))
-    return ModelConfig(**{name: x for name in names if (x := agreed(name)) is not None})
+    return ModelConfig.from_dict({name: x for name in names if (x := agreed(name)) is not None})

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gnano.infer.weight_formats import without_onednn_for_one_row
-from gnano.model.attention import KVCache, LayerCache, Rope, rope_table
+from gnano.model.attention import KVCache, LayerCache
+from gnano.model.rope import Rope, rope_table
 from gnano.model.transformer import GPT
 
 BLOCKS_PER_COMPILE = 4  # more take longer to compile and gain little
@@ -45,7 +46,7 @@ class CompiledDecoder:
     def decode(self, ids_B1: Tensor, positions_B1: Tensor, buffers: KVBuffers) -> Tensor:
         """Return logits [B, V] after these tokens; write their keys and values at the positions."""
         decoder = self.model.model
-        table = rope_table(*self.model.rope_args, ids_B1.device)
+        table = rope_table(self.model.config, ids_B1.device)
         positions_B11 = positions_B1[:, None]  # and a dimension for the heads
         rope = Rope(table.cos_TE[positions_B11], table.sin_TE[positions_B11])
         keys_T = torch.arange(buffers[0][0].shape[2], device=ids_B1.device)

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnano.config.inference_config import Quantization
-from gnano.model.transformer import GPT, Block, Linear
+from gnano.model.transformer import GPT, Block, Linear, TiedHead
 
 GEMV_STREAMS = 4  # rows of a matrix that `gemv` reads at a time; eight are slower
 GROUP_SIZE = 32  # inputs that share a scale and a zero in 4 bits
@@ -63,19 +63,23 @@ def gemv(x_1I: Tensor, w_OI: Tensor) -> Tensor:
 class FusedLinear(Linear):
     """The stacked matrices of several linear layers, or the padded one of a head."""
 
-    def __init__(self, *parts: Linear) -> None:
+    def __init__(self, *parts: Linear | TiedHead) -> None:
         with torch.device("meta"):
             super().__init__(parts[0].in_features, sum(part.out_features for part in parts))
         weight = parts[0].weight if len(parts) == 1 else torch.cat([p.weight for p in parts])
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        biases = [part.bias for part in parts if part.bias is not None]
+        self.bias = nn.Parameter(torch.cat(biases).detach(), False) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x @ Wᵀ without padding."""
+        """Return x @ Wᵀ + bias without padding."""
         x_NI = x.reshape(-1, x.shape[-1])
         if is_gemv_faster(x_NI, self.weight):
             y_NO = gemv(x_NI, self.weight).to(x.dtype)
         else:
             y_NO = F.linear(x_NI, self.weight.to(x.dtype))
+        if self.bias is not None:
+            y_NO = y_NO + self.bias.to(x.dtype)
         return y_NO.view(*x.shape[:-1], len(self.weight))[..., : self.out_features]
 
 
@@ -86,18 +90,20 @@ class OneDnnLinear(nn.Module):
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()
-        self.out_features = linear.out_features
+        self.out_features, self.bias = linear.out_features, linear.bias
         packed_weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
         self.register_buffer("packed_weight", packed_weight, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x @ Wᵀ without padding."""
+        """Return x @ Wᵀ + bias without padding."""
         x_NI, packed = x.reshape(-1, x.shape[-1]).contiguous(), self.packed_weight
         y_NO: Tensor
         if torch.compiler.is_compiling():
             y_NO = _packed_matmul(x_NI, packed)
         else:
             y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
+        if self.bias is not None:
+            y_NO = y_NO + self.bias.to(x.dtype)
         return y_NO.view(*x.shape[:-1], y_NO.shape[1])[..., : self.out_features]
 
 
@@ -119,14 +125,17 @@ class QuantizedLinear(nn.Module, ABC):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
 
     @abstractmethod
     def matmul(self, x_NI: Tensor) -> Tensor:
         """Return x @ Wᵀ, [N, O]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x @ Wᵀ without padding."""
+        """Return x @ Wᵀ + bias without padding."""
         y_NO = self.matmul(x.reshape(-1, self.in_features).contiguous())
+        if self.bias is not None:
+            y_NO = y_NO + self.bias.to(x.dtype)
         return y_NO.view(*x.shape[:-1], y_NO.shape[1])[..., : self.out_features]
 
 

@@ -39,7 +39,6 @@ large factor row by row, (bᵀ a)ᵀ, takes three quarters of the time.
 import math
 from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -53,33 +52,6 @@ from gnano.config.model_config import ModelConfig
 CPU_ATTENTION_MAX_LENGTH = 512
 # queries at a time; smaller blocks skip more masked keys, but have slower products
 QUERY_BLOCK = 128
-
-
-class Rope(NamedTuple):
-    """Cosines and sines of positions, to rotate queries and keys by."""
-
-    cos_TE: Tensor  # [T, E/2], fp32; or [B, 1, T, E/2] for positions per row
-    sin_TE: Tensor
-
-    def rotate(self, x_BHTE: Tensor) -> Tensor:
-        """Rotate each pair of channels by its position's angle."""
-        first, second = x_BHTE.chunk(2, dim=-1)
-        turned_first = first * self.cos_TE - second * self.sin_TE
-        turned_second = second * self.cos_TE + first * self.sin_TE
-        return torch.cat((turned_first, turned_second), dim=-1).to(x_BHTE.dtype)
-
-
-# not a buffer of a module: `model.to(bfloat16)` would round the angles
-@lru_cache(maxsize=8)
-def rope_table(head_size: int, length: int, theta: float, device: torch.device) -> Rope:
-    """Return the rotations of positions 0 … length-1."""
-    # a cached inference-mode tensor could not be used in a later backward pass
-    with torch.inference_mode(False):
-        pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=device)
-        frequencies = 1.0 / theta ** (pairs / head_size)
-        positions = torch.arange(length, dtype=torch.float32, device=device)
-        angles = torch.outer(positions, frequencies)
-        return Rope(angles.cos(), angles.sin())
 
 
 class PrefixTree(NamedTuple):

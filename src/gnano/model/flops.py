@@ -25,13 +25,16 @@ GIB = 2**30
 def parameters_by_part(config: ModelConfig) -> dict[str, int]:
     """Return the parameters of each part; the parts add up to `GPT.num_parameters()`."""
     D, E = config.n_embd, config.head_size
-    attention = 2 * D * config.n_head * E + 2 * D * config.n_kv_head * E
+    queries, keys = config.n_head * E, config.n_kv_head * E
+    attention = 2 * D * (queries + keys)
+    attention += (queries + 2 * keys) * config.has_qkv_bias + D * config.attention_bias
+    feed_forward = 3 * D * config.ffn_hidden + (2 * config.ffn_hidden + D) * config.mlp_bias
     return {
         "embedding": config.vocab_size * D,
         "attention": config.n_layer * attention,
-        "feed-forward": config.n_layer * 3 * D * config.ffn_hidden,
-        "norms": (2 * config.n_layer + 1) * D,
-        "head": config.vocab_size * D,
+        "feed-forward": config.n_layer * feed_forward,
+        "norms": (2 * config.n_layer + 1) * D + 2 * config.n_layer * E * config.has_qk_norm,
+        "head": 0 if config.tie_embeddings else config.vocab_size * D,
     }
 
 
@@ -41,8 +44,12 @@ def num_parameters(config: ModelConfig) -> int:
 
 
 def num_active_parameters(config: ModelConfig) -> int:
-    """Return the weights read per token: all but the input embedding, of which it is one row."""
-    return num_parameters(config) - parameters_by_part(config)["embedding"]
+    """Return the weights read per token: all but the input embedding, of which it is one row.
+
+    A tied embedding is read as the head.
+    """
+    parts = parameters_by_part(config)
+    return num_parameters(config) - (0 if config.tie_embeddings else parts["embedding"])
 
 
 def flops_per_token(config: ModelConfig, seq_len: int | None = None) -> int:

@@ -84,8 +84,11 @@ class Fp8Linear(Linear):
     """A `Linear` that trains in FP8, with the same parameter."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x @ Wᵀ."""
-        return fp8_linear(x, self.weight) if self.training else super().forward(x)
+        """Return x @ Wᵀ + bias."""
+        if not self.training:
+            return super().forward(x)
+        y = fp8_linear(x, self.weight)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class _Fp8LinearFunction(torch.autograd.Function):

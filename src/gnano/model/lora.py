@@ -59,7 +59,7 @@ class LoraLinear(Linear):
         with torch.device("meta"):  # allocates and draws nothing: the weight is the base's
             super().__init__(inputs, outputs)
             self.lora_A, self.lora_B = Linear(inputs, config.rank), Linear(config.rank, outputs)
-        self.weight = base.weight
+        self.weight, self.bias = base.weight, base.bias
         self.scale, self.dropout = config.scaling, config.dropout
         for part in self.lora_A, self.lora_B:
             part.weight = nn.Parameter(base.weight.new_empty(part.weight.shape))

@@ -29,25 +29,16 @@ class Rope(NamedTuple):
         return torch.cat((turned_first, turned_second), dim=-1).to(x_BHTE.dtype)
 
 
-def rope_of(config: ModelConfig, device: torch.device) -> Rope:
-    """Return the rotations of a model's positions."""
-    return rope_table(
-        config.head_size, config.block_size, config.rope_theta, config.rope_scaling, device
-    )
-
-
 # not a buffer of a module: `model.to(bfloat16)` would round the angles
 @lru_cache(maxsize=8)
-def rope_table(
-    head_size: int, length: int, theta: float, scaling: RopeScaling, device: torch.device
-) -> Rope:
-    """Return the rotations of positions 0 … length-1."""
+def rope_table(config: ModelConfig, device: torch.device) -> Rope:
+    """Return the rotations of all positions of a model's context."""
     # a cached inference-mode tensor could not be used in a later backward pass
     with torch.inference_mode(False):
-        pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=device)
-        frequencies = 1.0 / theta ** (pairs / head_size)
-        frequencies, size = scale_frequencies(frequencies, theta, scaling)
-        positions = torch.arange(length, dtype=torch.float32, device=device)
+        pairs = torch.arange(0, config.head_size, 2, dtype=torch.float32, device=device)
+        frequencies = 1.0 / config.rope_theta ** (pairs / config.head_size)
+        frequencies, size = scale_frequencies(frequencies, config.rope_theta, config.rope_scaling)
+        positions = torch.arange(config.block_size, dtype=torch.float32, device=device)
         angles = torch.outer(positions, frequencies)
         return Rope(angles.cos() * size, angles.sin() * size)
 

@@ -17,7 +17,6 @@ Weights keep the dtype they are given (fp32 in training) and are cast where they
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -26,27 +25,35 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gnano.config.model_config import ModelConfig
-from gnano.model.attention import KVCache, LayerCache, PrefixTree, Rope, attend, rope_table
+from gnano.model.attention import KVCache, LayerCache, PrefixTree, attend
 from gnano.model.fused_cross_entropy import LossFn, fused_linear_cross_entropy, token_nll
+from gnano.model.rope import Rope, rope_table
 from gnano.model.tensor_names import convert_from_published
 
 INIT_STD = 0.02
 
 
 class Linear(nn.Module):
-    """A linear layer without bias; its weight may end with rows of padding, which are 0."""
+    """A linear layer; its weight may end with rows of padding, which are 0."""
 
     def __init__(
-        self, in_features: int, out_features: int, init_std: float = INIT_STD, padding: int = 0
+        self,
+        in_features: int,
+        out_features: int,
+        init_std: float = INIT_STD,
+        padding: int = 0,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.zeros(out_features + padding, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         nn.init.normal_(self.weight[:out_features], std=init_std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x @ Wᵀ in the dtype of x."""
-        return F.linear(x, self.weight.to(x.dtype))
+        """Return x @ Wᵀ + bias in the dtype of x."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
 
 
 class LMHead(Linear):
@@ -59,6 +66,25 @@ class LMHead(Linear):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = destination[prefix + "weight"][: self.out_features]
+
+
+class TiedHead(nn.Module):
+    """The output layer of a model whose head is its embedding; it has no weight of its own."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # no submodule: its tensor would have two names
+        self.in_features, self.out_features = embedding.embedding_dim, embedding.num_embeddings
+        self.bias = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The embedding's matrix [V, D]."""
+        return self._embedding[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [..., V]."""
+        return F.linear(x, self.weight.to(x.dtype))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -81,10 +107,14 @@ class Attention(nn.Module):
         self.dropout = config.dropout
         self.attend = attend  # replaced where the model is exported
         self.qkv_proj: nn.Module | None = None  # the projections as one, for inference
-        self.q_proj = Linear(D, self.H * E)
-        self.k_proj = Linear(D, self.K * E)
-        self.v_proj = Linear(D, self.K * E)
-        self.o_proj = Linear(self.H * E, D, residual_std)
+        self.q_proj = Linear(D, self.H * E, bias=config.has_qkv_bias)
+        self.k_proj = Linear(D, self.K * E, bias=config.has_qkv_bias)
+        self.v_proj = Linear(D, self.K * E, bias=config.has_qkv_bias)
+        self.o_proj = Linear(self.H * E, D, residual_std, bias=config.attention_bias)
+        self.has_qk_norm = config.has_qk_norm
+        if self.has_qk_norm:
+            self.q_norm = RMSNorm(E, config.norm_eps)
+            self.k_norm = RMSNorm(E, config.norm_eps)
 
     def forward(
         self,
@@ -96,13 +126,19 @@ class Attention(nn.Module):
         """Return the attention output [B, T, D]; a cache is extended."""
         B, T, _ = x_BTD.shape
         if self.qkv_proj is None:
-            q_BHTE = rope.rotate(self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2))
-            k_BKTE = rope.rotate(self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2))
+            q_BHTE = self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2)
+            k_BKTE = self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+            if self.has_qk_norm:
+                q_BHTE, k_BKTE = self.q_norm(q_BHTE), self.k_norm(k_BKTE)
+            q_BHTE, k_BKTE = rope.rotate(q_BHTE), rope.rotate(k_BKTE)
             v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
         else:
             heads_BHTE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
-            rotated, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)
-            q_BHTE, k_BKTE = torch.split(rope.rotate(rotated), [self.H, self.K], dim=1)
+            turned_BHTE, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)
+            if self.has_qk_norm:
+                q_BHTE, k_BKTE = torch.split(turned_BHTE, [self.H, self.K], dim=1)
+                turned_BHTE = torch.cat([self.q_norm(q_BHTE), self.k_norm(k_BKTE)], dim=1)
+            q_BHTE, k_BKTE = torch.split(rope.rotate(turned_BHTE), [self.H, self.K], dim=1)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
         dropout = self.dropout if self.training else 0.0
@@ -117,9 +153,10 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig, residual_std: float) -> None:
         super().__init__()
         self.gate_up_proj: nn.Module | None = None  # both as one, for inference
-        self.gate_proj = Linear(config.n_embd, config.ffn_hidden)
-        self.up_proj = Linear(config.n_embd, config.ffn_hidden)
-        self.down_proj = Linear(config.ffn_hidden, config.n_embd, residual_std)
+        D, hidden, bias = config.n_embd, config.ffn_hidden, config.mlp_bias
+        self.gate_proj = Linear(D, hidden, bias=bias)
+        self.up_proj = Linear(D, hidden, bias=bias)
+        self.down_proj = Linear(hidden, D, residual_std, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the feed-forward output [B, T, D]."""
@@ -190,9 +227,7 @@ class GPT(nn.Module):
         ffn_hidden: int = 5_376,
         block_size: int = 1_024,
         dropout: float = 0.0,
-        *,
-        rope_theta: float = 500_000.0,
-        norm_eps: float = 1e-6,
+        **others: Any,  # the other fields of `ModelConfig`
     ) -> None:
         super().__init__()
         self.config = config = ModelConfig(
@@ -204,17 +239,19 @@ class GPT(nn.Module):
             ffn_hidden=ffn_hidden,
             block_size=block_size,
             dropout=dropout,
-            rope_theta=rope_theta,
-            norm_eps=norm_eps,
+            **others,
         )
-        self.rope_args = config.head_size, block_size, rope_theta
         self.model = Decoder(config)
-        self.lm_head = LMHead(n_embd, vocab_size, padding=config.padded_vocab_size - vocab_size)
+        self.lm_head: LMHead | TiedHead = (
+            TiedHead(self.model.embed_tokens)
+            if config.tie_embeddings
+            else LMHead(n_embd, vocab_size, padding=config.padded_vocab_size - vocab_size)
+        )
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "GPT":
         """Build a model of this shape with random weights."""
-        return cls(**asdict(config))
+        return cls(**vars(config))
 
     def compile_blocks(self) -> None:
         """Compile blocks and the head's loss in place, for training only; before FSDP or DDP.
@@ -228,7 +265,7 @@ class GPT(nn.Module):
 
     def num_parameters(self) -> int:
         """Return the number of parameters, without the head's padding."""
-        padding = self.config.padded_vocab_size - self.config.vocab_size
+        padding = self.lm_head.weight.shape[0] - self.config.vocab_size
         return sum(p.numel() for p in self.parameters()) - padding * self.config.n_embd
 
     def hidden_states(
@@ -275,7 +312,7 @@ class GPT(nn.Module):
             key_B1T, query_BT1 = branch_ids_BT[:, None, :], branch_ids_BT[:, :, None]
             mask_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)).tril()
             mask_B1TT = F.pad(mask_BTT, (past, 0), value=True)[:, None]
-        table = rope_table(*self.rope_args, ids_BT.device)
+        table = rope_table(self.config, ids_BT.device)
         positions = slice(past, end) if positions_BT is None else positions_BT[:, None]
         rope = Rope(table.cos_TE[positions], table.sin_TE[positions])
         x_BTD = self.model.embed_tokens(ids_BT)
@@ -338,7 +375,9 @@ class GPT(nn.Module):
         if "token_embedding_table.weight" in state_dict:
             state_dict = convert_from_published(state_dict, self.config)
         weight = state_dict.get("lm_head.weight")
-        if weight is not None and len(weight) == self.config.vocab_size:
+        if self.config.tie_embeddings:  # a file may repeat the embedding under this name
+            state_dict = {name: t for name, t in state_dict.items() if name != "lm_head.weight"}
+        elif weight is not None and len(weight) == self.config.vocab_size:
             padding = (0, 0, 0, self.config.padded_vocab_size - self.config.vocab_size)
             state_dict = {**state_dict, "lm_head.weight": F.pad(weight, padding)}
         return super().load_state_dict(state_dict, strict, assign)
