@@ -39,7 +39,7 @@ CONFLICTS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "theta, new": (CONFIG, {NEW: {"rope_theta": 5e5}}, [f"{NEW}.rope_theta is 500000.0"]),
     "theta, scaling": (CONFIG, {OLD: {"rope_theta": 5e5}}, [f"{OLD}.rope_theta is 500000.0"]),
     "scaling": (CONFIG, {OLD: {"type": "linear", "factor": 4.0}}, ["'default'", "'linear'"]),
-    "head size": (CONFIG, {"head_dim": 32}, ["[64, 64]", "[128, 64]"]),
+    "head size": (CONFIG, {"head_dim": 32}, ["k_proj", "[32, 64]", "[64, 64]"]),
     "layers": (CONFIG, {"num_hidden_layers": 3}, ["model.layers.2.", "missing"]),
     "width": (CONFIG, {"intermediate_size": 128}, ["[64, 96]", "[64, 128]"]),
     "vocabulary": (CONFIG, {"vocab_size": 310}, ["[300, 64]", "[310, 64]"]),

@@ -97,7 +97,8 @@ def write_checkpoint(
     (partial / TRAINER_DIR).mkdir()
     with ThreadPoolExecutor(1) as thread:  # writing releases Python's lock
         training = thread.submit(_write_training, snapshot.training_tensors, partial / TRAINER_DIR)
-        save_model(model, partial, assets.tokenizer.end_of_text_id)
+        tokenizer = assets.tokenizer
+        save_model(model, partial, tokenizer.end_of_text_id, tokenizer.files)
         check_cancelled()
         assets.tokenizer.save(partial, max_length=assets.model_config.block_size)
         if assets.chat_template is not None:

@@ -30,7 +30,7 @@ from gnano.evals.loglikelihood import (
 )
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
-from gnano.model.hf_io import WEIGHTS_NAME, read_json_object
+from gnano.model.hf_io import find_weight_files, read_json_object
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.lineage import training_stages
 from gnano.utils.platform_support import require, resolve_device
@@ -53,10 +53,11 @@ class RequestEncoder:
         self.encode_context = lru_cache(maxsize=4)(self.encode)
 
     @classmethod
-    def for_gpt(cls, tokenizer: Tokenizer, block_size: int, add_bos: bool = True) -> Self:
-        """Return the encoder of a gnano model, whose texts begin with end-of-text."""
-        end = (tokenizer.end_of_text_id,)
-        return cls(tokenizer.encode, end if add_bos else (), end, block_size)
+    def for_gpt(cls, tokenizer: Tokenizer, block_size: int, add_bos: AddBos = "auto") -> Self:
+        """Return the encoder of a model whose texts begin as in its training, by default."""
+        start = tokenizer.bos_ids or (tokenizer.end_of_text_id,)
+        bos = {"auto": tokenizer.bos_ids, "yes": start, "no": ()}[add_bos]
+        return cls(tokenizer.encode, bos, start, block_size)
 
     def encode_items(self, items: Sequence[EvalItem]) -> list[EncodedItem]:
         """Encode all choices of the items."""
@@ -123,7 +124,7 @@ def load_eval_model(
         name=name,
         parameters=num_parameters(config),
         scorer=GPTScorer(engine.model),
-        encoder=RequestEncoder.for_gpt(engine.tokenizer, config.block_size, add_bos != "no"),
+        encoder=RequestEncoder.for_gpt(engine.tokenizer, config.block_size, add_bos),
         tokenizer=engine.tokenizer,
         training_tokens=training_tokens(folder),
         loading=loading,
@@ -166,11 +167,11 @@ def is_gnano_model(folder: Path) -> bool:
     try:
         read_hf_config(read_json_object(folder / "config.json"))
         Tokenizer.load(folder)
+        return bool(find_weight_files(folder))
     except ConflictingValuesError:
         raise
     except (ValueError, OSError):
         return False
-    return (folder / WEIGHTS_NAME).is_file()
 
 
 def check_transformers_installed(folder: Path) -> None:

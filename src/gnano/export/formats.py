@@ -116,7 +116,8 @@ def _write_format(
     if export_format == "safetensors":
         save_tensors(tensors, path, metadata)
         return
-    save_config(source.config, torch_dtype, path, source.tokenizer.end_of_text_id)
+    tokenizer = source.tokenizer
+    save_config(source.config, torch_dtype, path, tokenizer.end_of_text_id, tokenizer.files)
     save_tensors(tensors, path / WEIGHTS_NAME)
     copy_tokenizer_files([source.folder], path)
 

@@ -82,7 +82,8 @@ def import_model(
         values = {"the option": hint, f"that of {source_path}": getattr(config, name)}
         require_agreement(name, values)
     with create_dir_atomically(out) as partial:
-        save_config(config, tensors[EMBEDDING_KEY].dtype, partial, tokenizer.end_of_text_id)
+        dtype = tensors[EMBEDDING_KEY].dtype
+        save_config(config, dtype, partial, tokenizer.end_of_text_id, tokenizer.files)
         save_tensors(tensors, partial / WEIGHTS_NAME)
         tokenizer.save(partial, config.block_size)
         if tokenizer_folder:

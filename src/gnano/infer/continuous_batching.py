@@ -75,7 +75,7 @@ class ContinuousBatch:
     `max_length` limits prompt and output together (default: the model's context). With
     `reuse_prefix`, a batch of one row keeps its cache and computes only the part of the next
     prompt that differs from the last sequence. `compiled_decoder` is used on a CPU only for one
-    row. `eos_token_id` ends a text (default: end-of-text). Ids that the tokenizer does not have are
+    row. `eos_ids` end a text (default: the tokenizer's). Ids that the tokenizer does not have are
     padding: they are refused in prompts and never sampled or reported.
     """
 
@@ -87,11 +87,11 @@ class ContinuousBatch:
         max_length: int | None = None,
         reuse_prefix: bool = False,
         compiled_decoder: CompiledDecoder | None = None,
-        eos_token_id: int | None = None,
+        eos_ids: Sequence[int] | None = None,
     ) -> None:
         assert batch_size == 1 or not reuse_prefix, "only one row can reuse its prefix"
         self.model, self.tokenizer, self.reuse_prefix = model, tokenizer, reuse_prefix
-        self.eos_token_id = tokenizer.end_of_text_id if eos_token_id is None else eos_token_id
+        self.eos_ids = tokenizer.eos_ids if eos_ids is None else eos_ids
         self.cached_ids: tuple[int, ...] = ()  # of the last sequence, as far as they are cached
         self.max_length = min(max_length or model.config.block_size, model.config.block_size)
         weight = model.model.embed_tokens.weight  # never quantized
@@ -191,7 +191,7 @@ class ContinuousBatch:
             [sequence.history for sequence in sequences],
         )
         for sequence, token, logits_V in zip(sequences, tokens, logits_BV, strict=True):
-            if token == self.eos_token_id:
+            if token in self.eos_ids:
                 sequence.finish_reason = "stop"
                 sequence.text += sequence.detokenizer.push(b"", final=True)
                 self.cancel(sequence)

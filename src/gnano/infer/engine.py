@@ -107,9 +107,9 @@ class Engine:
         batch_size: int = 1,
         max_length: int | None = None,
         reuse_prefix: bool = False,
-        eos_token_id: int | None = None,
+        eos_ids: Sequence[int] | None = None,
     ) -> ContinuousBatch:
-        """Return an empty batch; `eos_token_id` defaults to the tokenizer's end-of-text."""
+        """Return an empty batch; `eos_ids` default to the tokenizer's."""
         return ContinuousBatch(
             self.model,
             self.tokenizer,
@@ -117,7 +117,7 @@ class Engine:
             max_length,
             reuse_prefix,
             self.compiled_decoder,
-            eos_token_id,
+            eos_ids,
         )
 
     def prepare_for_batching(self) -> None:
@@ -243,8 +243,10 @@ class Engine:
     def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """Return the ids of a prompt; text starts a document, ids are returned unchanged.
 
-        Documents start with end-of-text in training, so the model has seen no other start of text.
+        A text starts as in training: with end-of-text, or what the tokenizer of another family
+        puts there.
         """
-        if isinstance(prompt, str):
-            return self.tokenizer.end_of_text_id, *self.tokenizer.encode(prompt)
-        return tuple(prompt)
+        if not isinstance(prompt, str):
+            return tuple(prompt)
+        ids = (*self.tokenizer.bos_ids, *self.tokenizer.encode(prompt))
+        return ids or (self.tokenizer.end_of_text_id,)

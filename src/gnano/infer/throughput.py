@@ -22,7 +22,6 @@ from gnano.model.transformer import GPT
 from gnano.utils.validation import Range, check_number
 
 GREEDY_SAMPLING = SamplingParams(temperature=0)
-NO_EOS_TOKEN = -1  # no token has this id, so no text ends early
 READ_BYTES = 2**28  # read to measure the bandwidth; much larger than a cache
 MAX_BENCH_BATCH = 4_096
 NUM_ROUNDS = 5
@@ -112,7 +111,7 @@ def count_weight_bytes(model: GPT) -> int:
 
 def _start_batch(engine: Engine, count: int, prompt: int, tokens: int) -> ContinuousBatch:
     """Return a batch with distinct random prompts, since equal ones are computed once."""
-    batch = engine.new_batch(count, prompt + tokens, eos_token_id=NO_EOS_TOKEN)
+    batch = engine.new_batch(count, prompt + tokens, eos_ids=())  # so no text ends early
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(engine.tokenizer.vocab_size, (count, prompt), generator=generator)
     for row in ids.tolist():

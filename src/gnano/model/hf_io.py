@@ -38,21 +38,37 @@ WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile's and DDP's
 MODEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def save_model(model: GPT, folder: Path, eos_token_id: int) -> None:
+def save_model(
+    model: GPT, folder: Path, eos_token_id: int, base_files: Mapping[str, bytes] | None = None
+) -> None:
     """Write config, generation defaults and weights, in the dtype of the weights."""
-    save_config(model.config, model.lm_head.weight.dtype, folder, eos_token_id)
+    save_config(model.config, model.lm_head.weight.dtype, folder, eos_token_id, base_files)
     save_tensors(dict(model.state_dict()), folder / WEIGHTS_NAME)
 
 
-def save_config(config: ModelConfig, dtype: torch.dtype, folder: Path, eos_token_id: int) -> None:
-    """Write `config.json` and `generation_config.json`, for weights of this dtype."""
+def save_config(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    folder: Path,
+    eos_token_id: int,
+    base_files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write `config.json` and `generation_config.json`, for weights of this dtype.
+
+    `base_files` are the files of another family's model by name: its fields are kept.
+    """
     named = str(dtype).removeprefix("torch.")
     precision = {"dtype": named, "torch_dtype": named}  # transformers before 4.56 reads the latter
     ends = {"bos_token_id": eos_token_id, "eos_token_id": eos_token_id}
+    shape = write_hf_config(config)
     contents = {
-        "config.json": {**write_hf_config(config), **ends, **precision},
+        "config.json": {**shape, **ends, **precision},
         "generation_config.json": {**ends, "do_sample": True},
     }
+    for name, content in (base_files or {}).items():
+        if name in contents:
+            own = {**shape, **precision} if name == "config.json" else {}
+            contents[name] = {**json.loads(content), **own}
     for name, content in contents.items():
         (folder / name).write_text(dump_json(content, indent=2) + "\n", "utf-8")
 

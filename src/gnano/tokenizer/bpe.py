@@ -58,6 +58,7 @@ class Tokenizer:
     end_of_text_id: int  # the id of <|endoftext|>, which separates documents
     bos_ids: tuple[int, ...]  # the ids before a text, as in the model's training
     eos_ids: tuple[int, ...]  # the ids that end a text
+    files: dict[str, bytes]  # of another family's model, by name: kept when saving
     name: str  # "gpt2", or "bpe-4096" by its size
     fingerprint: str  # SHA-256 of all that determines the ids
     vocab: dict[str, int]  # the id of each token, spelled in the keys of `UNICODE_TO_BYTE`
@@ -91,6 +92,7 @@ class Tokenizer:
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
         self.bos_ids = self.eos_ids = (self.end_of_text_id,)
+        self.files = {}
         self.id_bytes = [
             b"" if token == END_OF_TEXT else bytes(map(UNICODE_TO_BYTE.__getitem__, token))
             for token in sorted(vocab, key=vocab.__getitem__)

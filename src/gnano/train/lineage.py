@@ -4,6 +4,7 @@ A new run records its base's folder and the hash of its weights, so a run withou
 starts again with the same weights, even if the folder that its user gave has changed.
 """
 
+import hashlib
 import json
 import tomllib
 from contextlib import suppress
@@ -20,7 +21,7 @@ from gnano.checkpoint.run_checkpoints import (
 )
 from gnano.config.data_config import InstructionConfig, InstructionSource, SourceConfig
 from gnano.config.recipe import Recipe, load_recipe
-from gnano.model.hf_io import load_parameters
+from gnano.model.hf_io import find_weight_files, load_parameters
 from gnano.model.transformer import GPT
 from gnano.train.run_dir import METRICS_FILE, RECIPE_FILE, has_started, read_run_metadata
 from gnano.utils.files import read_text
@@ -46,13 +47,12 @@ class BaseCheckpoint:
 
     def load_into(self, model: GPT) -> None:
         """Copy its weights into the model; raise ValueError where they have changed."""
-        path = self.folder / WEIGHTS_FILE
-        if not path.is_file():
+        if not self.folder.is_dir():
             raise ValueError(self.missing_message)
-        if sha256_file(path) != self.sha256:
+        if hash_weights(self.folder) != self.sha256:
             raise ValueError(
-                f"{path} has changed since the run was started (its hash differs). Restore it, "
-                f"or start a new run in another folder (--out)."
+                f"The weights in {self.folder} have changed since the run was started (their hash "
+                f"differs). Restore them, or start a new run in another folder (--out)."
             )
         weights = load_parameters(self.folder, model.config)
         for name, parameter in model.named_parameters():
@@ -69,9 +69,16 @@ def find_base(path: str, run: Path) -> BaseCheckpoint:
         if isinstance(facts.get("base"), str) and isinstance(facts.get("base_sha256"), str):
             return BaseCheckpoint(Path(facts["base"]), facts["base_sha256"])
     folder = find_checkpoint(Path(path)).absolute()
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise FileNotFoundError(f"{folder} is not a model folder: it has no {WEIGHTS_FILE}.")
-    return BaseCheckpoint(folder, sha256_file(folder / WEIGHTS_FILE))
+    return BaseCheckpoint(folder, hash_weights(folder))
+
+
+def hash_weights(folder: Path) -> str:
+    """Return the SHA-256 of a model folder's weight file; of several files, that of their hashes.
+
+    Raises FileNotFoundError or ValueError for a folder without weights.
+    """
+    hashes = [sha256_file(file) for file in sorted(find_weight_files(folder))]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
