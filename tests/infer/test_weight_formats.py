@@ -20,7 +20,8 @@ from gnano.infer.weight_formats import (
     without_onednn_for_one_row,
 )
 from gnano.model.attention import KVCache
-from gnano.model.transformer import GPT, Linear
+from gnano.model.linear import Linear
+from gnano.model.transformer import GPT
 
 GREEDY = SamplingParams(temperature=0)
 KINDS = {"int8": (Int8Linear, 127 * 2), "int4": (Int4Linear, 15)}

@@ -10,7 +10,7 @@ gguf         see `gguf_file`
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ import torch
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.inference_config import ExportDtype, ExportFormat, resolve_export_dtype
-from gnano.config.model_config import PRESETS
+from gnano.config.model_config import PRESETS, SHAPE
 from gnano.export.gguf_file import export_gguf
 from gnano.export.tensor_file import CONFIG_METADATA_KEY, ExportSource, load_export_source
-from gnano.model.hf_io import WEIGHTS_NAME, save_config, save_tensors
+from gnano.model.hf_io import (
+    EMBEDDING_KEY,
+    LM_HEAD_KEY,
+    WEIGHTS_NAME,
+    save_config,
+    save_tensors,
+)
 from gnano.model.tensor_names import convert_to_published
 from gnano.utils.files import (
     check_output_path,
@@ -89,6 +95,8 @@ def _write_format(
     path: Path,
     on_progress: Callable[[str], None],
 ) -> None:
+    if export_format in ("gguf", "onnx", "pt"):
+        source = _as_plain_llama(source, export_format)
     if export_format == "gguf":
         export_gguf(source, path, dtype)
         return
@@ -120,6 +128,23 @@ def _write_format(
     save_config(source.config, torch_dtype, path, tokenizer.end_of_text_id, tokenizer.files)
     save_tensors(tensors, path / WEIGHTS_NAME)
     copy_tokenizer_files([source.folder], path)
+
+
+def _as_plain_llama(source: ExportSource, export_format: ExportFormat) -> ExportSource:
+    """Return the model with a head of its own; raise ValueError for what the format cannot hold."""
+    config, tensors = source.config, source.tensors
+    if config.tie_embeddings:
+        config = replace(config, tie_embeddings=False)
+        tensors = {**tensors, LM_HEAD_KEY: tensors[EMBEDDING_KEY]}
+    others = [key for key in config.to_dict() if key not in SHAPE]
+    if source.tokenizer.files and export_format == "gguf":
+        others.append("the tokenizer of another family")
+    if others:
+        raise ValueError(
+            f"gnano writes {export_format} files of plain Llama models only, and "
+            f"{source.folder} has {', '.join(others)}: export it as a folder (--to folder)."
+        )
+    return replace(source, config=config, tensors=tensors)
 
 
 def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path) -> str:

@@ -36,8 +36,9 @@ from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.config.model_config import ModelConfig
 from gnano.export.tensor_file import ExportSource
 from gnano.model.attention import LayerCache
+from gnano.model.linear import Linear
 from gnano.model.rope import Rope, rope_table
-from gnano.model.transformer import GPT, Block, Linear
+from gnano.model.transformer import GPT, Block
 from gnano.utils.platform_support import require
 
 if TYPE_CHECKING:

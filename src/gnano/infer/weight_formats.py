@@ -34,7 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gnano.config.inference_config import Quantization
-from gnano.model.transformer import GPT, Block, Linear, TiedHead
+from gnano.model.linear import Linear, TiedHead
+from gnano.model.transformer import GPT, Block
 
 GEMV_STREAMS = 4  # rows of a matrix that `gemv` reads at a time; eight are slower
 GROUP_SIZE = 32  # inputs that share a scale and a zero in 4 bits

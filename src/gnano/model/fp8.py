@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.transformer import GPT, Linear
+from gnano.model.linear import Linear
+from gnano.model.transformer import GPT
 
 FORWARD_DTYPE, GRAD_DTYPE = torch.float8_e4m3fn, torch.float8_e5m2
 DIM_MULTIPLE = 16  # required of every dimension by the kernels

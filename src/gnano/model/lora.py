@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from gnano.config.model_config import TARGET_MODULES, LoraConfig, ModelConfig
 from gnano.model.hf_io import find_shape_mismatch, read_json_object, save_tensors
-from gnano.model.transformer import GPT, Linear
+from gnano.model.linear import Linear
+from gnano.model.transformer import GPT
 from gnano.utils.files import dump_json
 
 LORA_A, LORA_B = "lora_A.weight", "lora_B.weight"  # names within a layer
