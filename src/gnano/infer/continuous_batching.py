@@ -90,7 +90,7 @@ class ContinuousBatch:
         eos_token_id: int | None = None,
     ) -> None:
         assert batch_size == 1 or not reuse_prefix, "only one row can reuse its prefix"
-        self.model, self.tokenizer, self.reuse_prefix = model, tokenizer, reuse_prefix
+        self.model, self.tokenizer, self.reuse_prefix = model.eval(), tokenizer, reuse_prefix
         self.eos_token_id = tokenizer.end_of_text_id if eos_token_id is None else eos_token_id
         self.cached_ids: tuple[int, ...] = ()  # of the last sequence, as far as they are cached
         self.max_length = min(max_length or model.config.block_size, model.config.block_size)
