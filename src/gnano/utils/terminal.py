@@ -77,7 +77,9 @@ def echo_stderr(text: str, end: str = "\n") -> None:
     """Print to stderr; text that cannot be written there is dropped."""
     if sys.stderr is not None:
         text = text.translate(CONTROL_CHARACTERS) if sys.stderr.isatty() else text
-        write_or_drop(sys.stderr, text + end)
+        with suppress(OSError, ValueError):  # a full disk, a closed stream
+            sys.stderr.write(text + end)
+            sys.stderr.flush()
 
 
 def supports_escapes(stream: TextIO) -> bool:
@@ -108,10 +110,10 @@ class StatusLine:
             up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
             # each line is cleared to its end, then everything below them
             body = "\n".join(f"{truncate_parts(line, width)}\x1b[K" for line in lines)
-            write_or_drop(self.stream, f"\r{up}{body}\x1b[J")
+            self._write(f"\r{up}{body}\x1b[J")
             self.height = len(lines)
         elif important or now - self.last_shown >= LOG_INTERVAL:
-            write_or_drop(self.stream, " · ".join(line.strip() for line in lines) + "\n")
+            self._write(" · ".join(line.strip() for line in lines) + "\n")
         else:
             return
         self.last_shown = now
@@ -119,12 +121,17 @@ class StatusLine:
     def print(self, text: str) -> None:
         """Print a line that is not replaced."""
         self.close()
-        write_or_drop(self.stream, text.translate(CONTROL_CHARACTERS) + "\n")
+        self._write(text.translate(CONTROL_CHARACTERS) + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self.stream.write(text)
+            self.stream.flush()
 
     def close(self) -> None:
         """End the line, so that the next output starts on a new one."""
         if self.height:
-            write_or_drop(self.stream, "\n")
+            self._write("\n")
             self.height = 0
 
 
@@ -166,13 +173,6 @@ def drop_failed_writes(name: str) -> None:
         write_through=stream.write_through,
     )
     setattr(sys, name, lossy)
-
-
-def write_or_drop(stream: TextIO, text: str) -> None:
-    """Write and flush text; a stream that fails or is closed drops it."""
-    with suppress(OSError, ValueError):
-        stream.write(text)
-        stream.flush()
 
 
 class _LossyFile(io.FileIO):
