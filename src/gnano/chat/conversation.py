@@ -90,13 +90,6 @@ class ConversationHistory:
     system_prompt: str = ""
     exchanges: tuple[Exchange, ...] = ()
 
-    def to_turns(self) -> tuple[Turn, ...]:
-        """Return the turns that a prompt is made from."""
-        turns = [Turn("system", self.system_prompt)] if self.system_prompt else []
-        for exchange in self.exchanges:
-            turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
-        return tuple(turns)
-
     def save(self, path: Path) -> Path:
         """Write the file and return its path, with `.json` added to a name without a suffix.
 
@@ -115,12 +108,13 @@ class ConversationHistory:
                 raise ValueError(
                     f"{path} exists and is not a conversation; choose another name."
                 ) from None
-        messages: list[dict[str, Any]] = [
-            {"role": turn.role, "content": turn.content} for turn in self.to_turns()
-        ]
-        for number, exchange in enumerate(reversed(self.exchanges)):
+        system = {"role": "system", "content": self.system_prompt}
+        messages: list[dict[str, Any]] = [system] if self.system_prompt else []
+        for exchange in self.exchanges:
+            messages.append({"role": "user", "content": exchange.question})
+            messages.append({"role": "assistant", "content": exchange.answer})
             if exchange.was_stopped:
-                messages[-1 - 2 * number]["stopped"] = True
+                messages[-1]["stopped"] = True
         indent = None if path.suffix == ".jsonl" else 2
         text = dump_json({"messages": messages}, ensure_ascii=False, indent=indent)
         try:
@@ -223,8 +217,11 @@ class ChatSession:
         num_before = self.num_before_question if num_retries else len(self.history.exchanges)
 
         def encode(first: int) -> list[int]:
-            history = replace(self.history, exchanges=self.history.exchanges[first:num_before])
-            turns = (*history.to_turns(), Turn("user", question))
+            system_prompt = self.history.system_prompt
+            turns = [Turn("system", system_prompt)] if system_prompt else []
+            for exchange in self.history.exchanges[first:num_before]:
+                turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
+            turns.append(Turn("user", question))
             return encode_prompt(turns, self.template, self.engine.tokenizer)
 
         shortest = len(encode(num_before))

@@ -21,7 +21,6 @@ from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import ALPACA, load_template, read_jinja_template, read_template
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
-from gnano.utils.files import open_stdin
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import is_installed
 from gnano.utils.terminal import CONTROL_CHARACTERS, echo, echo_stderr, supports_color
@@ -84,8 +83,7 @@ def run_chat(
     if template is None:
         note = UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
     session = ChatSession(engine, template or ALPACA, settings, system_prompt)
-    stdin = open_stdin()
-    if prompt is None and stdin.isatty():
+    if prompt is None and sys.stdin.isatty():
         _chat_at_terminal(session, note, str(checkpoint))
         return 0
     if note:
@@ -94,7 +92,7 @@ def run_chat(
         print_answer(session.ask(prompt), session, ChatOutput())
         return 0
     code = 0
-    for number, line in enumerate(stdin, 1):
+    for number, line in enumerate(sys.stdin, 1):
         try:
             respond_to_line(line, session, ChatOutput())
         except EOFError:

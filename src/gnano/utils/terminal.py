@@ -37,6 +37,7 @@ CONTROL_CHARACTERS = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
 ESCAPE_HANDLER = "gnano.json-escape"
+STDIN_ENCODING = "utf-8-sig"  # a byte order mark is not part of the text
 LOG_INTERVAL = 15.0  # seconds between lines where the output is not a terminal
 
 
@@ -143,7 +144,10 @@ def truncate_parts(line: str, width: int) -> str:
 
 
 def prepare_streams() -> None:
-    """Open closed standard streams, and let stdout and stderr encode any text."""
+    """Open closed standard streams; let stdin decode and stdout and stderr encode any text.
+
+    Lines of stdin are UTF-8, where invalid bytes become U+FFFD.
+    """
     codecs.register_error(ESCAPE_HANDLER, _escape_error)
     # a file gets the lowest free descriptor: 0, 1 or 2 where that is closed
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -155,6 +159,9 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPE_HANDLER)
+    # once: it cannot be changed after the first line was read
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.encoding != STDIN_ENCODING:
+        sys.stdin.reconfigure(encoding=STDIN_ENCODING, errors="replace", newline=None)
 
 
 def drop_failed_writes(name: str) -> None:
