@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 from tests.chat.conftest import GREEDY, TEMPLATE
 
-from gnano.chat.conversation import ChatSession, ConversationHistory
-from gnano.chat.repl import COMMANDS, ChatOutput, respond_to_line
+from gnano.chat.conversation import ConversationHistory
+from gnano.chat.repl import COMMANDS, ChatSession, respond_to_line
+from gnano.chat.terminal_chat import ChatOutput
 
 
 @pytest.fixture

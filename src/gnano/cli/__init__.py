@@ -127,9 +127,12 @@ def _run_command(arguments: list[str]) -> int | None:
     if hasattr(module, "main"):
         code = module.main(arguments[1:])
     else:  # a function with the module's name
-        from gnano.cli.args import run_function  # loads tyro
+        import tyro
 
-        code = run_function(getattr(module, module_name), name, arguments[1:])
+        from gnano.cli.args import PATH_REGISTRY
+
+        function, usage = getattr(module, module_name), f"gnano {name}"
+        code = tyro.cli(function, prog=usage, args=arguments[1:], registry=PATH_REGISTRY)
     return code
 
 

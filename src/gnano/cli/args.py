@@ -5,11 +5,10 @@ recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import make_dataclass, replace
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -17,7 +16,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
 
-T = TypeVar("T")
 RECIPE_TABLES = ("model", "data", "train")
 PATH_REGISTRY = ConstructorRegistry()
 PathArg = Annotated[Path, tyro.conf.Positional]
@@ -44,12 +42,6 @@ def _path_constructor(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
-
-
-def run_function(function: Callable[..., T], command: str, argv: list[str]) -> T:
-    """Parse the arguments by the function's signature, and call it."""
-    with PATH_REGISTRY:
-        return tyro.cli(function, prog=f"gnano {command}", args=argv)
 
 
 def parse_recipe(
@@ -84,8 +76,7 @@ def parse_recipe(
     fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in RECIPE_TABLES]
     arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
     text = cleandoc(description or "")
-    with PATH_REGISTRY:
-        parsed = tyro.cli(arguments, prog=usage, description=text, args=argv)
+    parsed = tyro.cli(arguments, prog=usage, description=text, args=argv, registry=PATH_REGISTRY)
     return Recipe(**{part: getattr(parsed, part) for part in RECIPE_TABLES}), parsed
 
 

@@ -90,7 +90,7 @@ class ContinuousBatch:
         eos_ids: Sequence[int] | None = None,
     ) -> None:
         assert batch_size == 1 or not reuse_prefix, "only one row can reuse its prefix"
-        self.model, self.tokenizer, self.reuse_prefix = model, tokenizer, reuse_prefix
+        self.model, self.tokenizer, self.reuse_prefix = model.eval(), tokenizer, reuse_prefix
         self.eos_ids = tokenizer.eos_ids if eos_ids is None else eos_ids
         self.cached_ids: tuple[int, ...] = ()  # of the last sequence, as far as they are cached
         self.max_length = min(max_length or model.config.block_size, model.config.block_size)
@@ -169,7 +169,7 @@ class ContinuousBatch:
                     ids_B1 = torch.tensor(last, device=self.device)[:, None]
                     part = self.cache.slice_rows(0, len(last))
                     hidden_B1D = self.model.hidden_states(ids_B1, part)
-                    logits.append(self.model.lm_head(hidden_B1D[:, 0]).float())
+                    logits.append(self.model.logits(hidden_B1D[:, 0]))
         new: list[SequenceState] = []
         longest = 0
         while self.waiting and len(self.active) + len(new) < len(self.cache.lengths):
@@ -243,7 +243,7 @@ class ContinuousBatch:
         hidden_BTD = self.model.hidden_states(torch.tensor(padded, device=self.device), part)
         last = torch.tensor(lengths, device=self.device) - 1 - known
         part.lengths[:] = lengths
-        logits_BV = self.model.lm_head(hidden_BTD[torch.arange(len(distinct)), last]).float()
+        logits_BV = self.model.logits(hidden_BTD[torch.arange(len(distinct)), last])
         owners = [distinct.index(sequence.request.prompt_ids) for sequence in new]
         # backwards, so that no row is overwritten before it is copied
         for number in reversed(range(len(new))):

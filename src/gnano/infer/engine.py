@@ -45,12 +45,13 @@ class Completion:
     prompt_tokens: int = 0
 
 
+@dataclass(eq=False)
 class Engine:
     """A model and its tokenizer, for generating text."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
-        self.compiled_decoder: CompiledDecoder | None = None
+    model: GPT
+    tokenizer: Tokenizer
+    compiled_decoder: CompiledDecoder | None = None
 
     @property
     def device(self) -> torch.device:

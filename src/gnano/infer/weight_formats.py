@@ -224,20 +224,17 @@ def _replace_linears(model: GPT, layer_class: Callable[[Linear], nn.Module]) -> 
     return model
 
 
-def can_prepack(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN multiplies packed matrices of the dtype on this processor."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if dtype == torch.bfloat16:
-        return available and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return available and dtype == torch.float32
-
-
 def prepack_onednn(model: GPT) -> GPT:
     """Repack the matrices of blocks and head in place, if supported and not yet done."""
     head = model.lm_head
     if not isinstance(head, Linear) or head.weight.device.type != "cpu":
         return model
-    return _replace_linears(model, OneDnnLinear) if can_prepack(head.weight.dtype) else model
+    is_supported: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if head.weight.dtype == torch.bfloat16:
+        is_supported = is_supported and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    elif head.weight.dtype != torch.float32:
+        is_supported = False
+    return _replace_linears(model, OneDnnLinear) if is_supported else model
 
 
 def quantize_model(model: GPT, quant: Quantization) -> GPT:

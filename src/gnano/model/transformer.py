@@ -281,9 +281,12 @@ class GPT(nn.Module):
         self, ids_BT: Tensor, cache: KVCache | None = None, *, document_ids_BT: Tensor | None = None
     ) -> Tensor:
         """Return logits [B, T, V] in fp32; arguments as in `hidden_states`."""
-        x_BTD = self.hidden_states(ids_BT, cache, document_ids_BT=document_ids_BT)
-        logits_BTV: Tensor = self.lm_head(x_BTD)
-        return logits_BTV.float()
+        return self.logits(self.hidden_states(ids_BT, cache, document_ids_BT=document_ids_BT))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return logits [..., V] in fp32 of final hidden states [..., D]."""
+        logits: Tensor = self.lm_head(x)
+        return logits.float()
 
     def run_unsharded(self, function: Callable[["GPT"], Tensor]) -> Tensor:
         """Return `function(self)`; as one call of the model, for which FSDP gathers all weights."""

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.chat.conftest import GREEDY, TEMPLATE, UNICODE, RecordingEngine
 
-from gnano.chat.conversation import ChatSession, ChatSettings, ConversationHistory, Exchange
+from gnano.chat.conversation import ChatSettings, ConversationHistory, Exchange
+from gnano.chat.repl import ChatSession
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
 from gnano.data.sft.conversations import Turn
 
