@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ PROMPT = "The naïve river 東京 and 12 houses"
 
 
 @pytest.fixture(scope="module", params=PAIRS)
-def base(request, tmp_path_factory):
+def foreign(request, tmp_path_factory):
     """A folder as on the Hub: a random model of a family with a tokenizer of its kind."""
     family, tokenizer_kind = PAIRS[request.param]
     folder = tmp_path_factory.mktemp(request.param)
@@ -39,34 +40,37 @@ def base(request, tmp_path_factory):
     end = json.loads((folder / "tokenizer_config.json").read_text())["eos_token"]
     ends = {"bos_token_id": None, "eos_token_id": backend.token_to_id(end)}
     model = build_model(family, vocab_size=size, initializer_range=0.1, **ends)
+    with torch.no_grad():  # which transformers would sample, too
+        model.get_output_embeddings().weight[backend.get_vocab_size() :] = 0
     model.save_pretrained(folder)
     return folder, model
 
 
 @pytest.fixture(scope="module")
-def theirs(base):
+def theirs(foreign):
     from transformers import AutoTokenizer
 
-    return base[1], AutoTokenizer.from_pretrained(str(base[0]))
+    return foreign[1], AutoTokenizer.from_pretrained(str(foreign[0]))
 
 
 @torch.no_grad()
-def test_greedy_text_is_that_of_transformers(base, theirs):
+def test_greedy_text_is_that_of_transformers(foreign, theirs):
     model, tokenizer = theirs
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
-    expected = model.generate(ids, max_new_tokens=30, do_sample=False, pad_token_id=0)[0]
-    engine = Engine.load(base[0], "cpu", dtype="fp32")
-    text = engine.generate(PROMPT, 30, SamplingParams(temperature=0))
-    new = tokenizer.decode(expected[ids.shape[1] :], skip_special_tokens=True)
-    # a decoder of SentencePiece drops the first space of what it takes for a complete text
-    assert text.removeprefix(" ") == new.removeprefix(" ")
+    options = {"max_new_tokens": 30, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    expected = model.generate(ids, **options)[0]
+    engine = Engine.load(foreign[0], "cpu", dtype="fp32")
+    *_, (_, sequence) = engine.stream(PROMPT, 30, SamplingParams(temperature=0))
+    new = expected[ids.shape[1] :].tolist()
+    assert sequence.output_ids == new[: len(sequence.output_ids)]
+    assert new[len(sequence.output_ids) :] in ([], list(engine.tokenizer.eos_ids))
 
 
-def test_bits_per_byte_are_those_of_transformers(base, theirs, tmp_path):
+def test_bits_per_byte_are_those_of_transformers(foreign, theirs, tmp_path):
     model, tokenizer = theirs
     file = tmp_path / "text.txt"
     file.write_text(PROMPT, encoding="utf-8")
-    found = measure_file(load_eval_model(base[0], LoadConfig(device="cpu", dtype="fp32")), file)
+    found = measure_file(load_eval_model(foreign[0], LoadConfig(device="cpu", dtype="fp32")), file)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     if tokenizer.bos_token is None:  # a document starts with the end of the last one
         ids = torch.cat([torch.tensor([[model.config.eos_token_id]]), ids], 1)
@@ -77,11 +81,17 @@ def test_bits_per_byte_are_those_of_transformers(base, theirs, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_a_tuned_model_is_of_the_same_family(base, sft_recipe, tmp_path, rank):
+def test_a_tuned_model_is_of_the_same_family(foreign, sft_recipe, tmp_path, rank):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, model = base
-    changes = {"init_from": str(folder), "steps": 3, "save_every": 3, "eval_every": 3}
+    folder, model = foreign
+    changes: dict[str, Any] = {
+        "init_from": str(folder),
+        "steps": 3,
+        "save_every": 3,
+        "eval_every": 3,
+    }
+    changes["tokens_per_step"] = 512
     recipe = with_train(sft_recipe, **changes)
     recipe = replace(recipe, data=replace(recipe.tuning_data, epochs=0.0))
     if rank:
