@@ -21,11 +21,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache, utils
-from huggingface_hub.errors import LocalEntryNotFoundError
-
-from gnano.export.importing import import_model
-from gnano.utils.hf_errors import MAX_DOWNLOAD_ATTEMPTS, hub_endpoint, request_with_retries
+from huggingface_hub import constants
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)(?:@([^\s:@]+))?(?::([^\s:]+))?", re.ASCII)
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".gguf")
@@ -72,6 +68,10 @@ def find_model(name: str | Path, notify: Notify = lambda _: None) -> Path:
 
 def _download(repo: str, revision: str, file: str | None, notify: Notify) -> Path:
     """Download a model of the Hub, or one weight file of it, and return its folder."""
+    from huggingface_hub import HfApi
+
+    from gnano.utils.hf_errors import MAX_DOWNLOAD_ATTEMPTS, hub_endpoint, request_with_retries
+
     url = f"{hub_endpoint()}/api/models/{repo}/revision/{revision}"
     cached = None
     try:
@@ -108,6 +108,8 @@ def _download(repo: str, revision: str, file: str | None, notify: Notify) -> Pat
 
 def _find_cached(repo: str, revision: str, file: str | None) -> Path | None:
     """Return the folder of this revision in the Hub's cache, or None if it has no such model."""
+    from huggingface_hub import try_to_load_from_cache
+
     for name in [file] if file else ["config.json", *LONE_WEIGHTS]:
         cached: Any = try_to_load_from_cache(repo, name, revision=revision)
         if isinstance(cached, str):
@@ -133,6 +135,9 @@ def _choose_weight_file(repo: str, names: list[str], file: str | None) -> str:
 
 def _fetch_snapshot(repo: str, revision: str, names: list[str]) -> str:
     """Download these files, with a progress bar on a terminal, and return their folder."""
+    from huggingface_hub import snapshot_download, utils
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
     try:
@@ -143,6 +148,8 @@ def _fetch_snapshot(repo: str, revision: str, names: list[str]) -> str:
 
 def _convert(file: Path, key: str, notify: Notify, tokenizer_folder: Path | None = None) -> Path:
     """Import a weight file into the cache, unless it is there under this key."""
+    from gnano.export.importing import import_model  # loads torch
+
     cache = Path(constants.HF_HOME, CONVERTED_FOLDER)
     out = cache / f"{file.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not out.exists():
