@@ -104,10 +104,9 @@ def _ask(
         others.sort(key=lambda name: text_position(f"{obj.qualified_name} or {name}"))
         names = sorted([obj.name, *others[:2]])
         yield pair("name", ", ".join(names), obj.name, sentence=obj.summary)
-    arguments = [name.lstrip("*") for name in obj.parameters]
-    if "arguments" in selected and obj.kind != "class" and len(arguments) < len(NUMBER_WORDS):
-        answer = NUMBER_WORDS[len(arguments)]
-        answer += f": {join_words(arguments)}" if arguments else ""
+    count = len(obj.parameters)
+    if "arguments" in selected and obj.kind != "class" and count < len(NUMBER_WORDS):
+        answer = NUMBER_WORDS[count] + (f": {join_words(obj.parameters)}" if count else "")
         yield pair("arguments", obj.definition, f"{answer}.")
     defaults = [(name, value) for name, value in obj.parameters.items() if value is not None]
     # most are None; another value makes a better question
