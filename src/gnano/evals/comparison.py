@@ -7,22 +7,7 @@
 A column is a task for which every model has a result on the same items. Other tasks are left out,
 with a note that gives the reason.
 
-`reference_scores.json` holds scores of small models as printed by their sources; nothing in it was
-measured here. Percentages were converted to shares, JSON values rounded to four places. `acc` and
-`acc_norm` are those of lm-evaluation-harness, which has no acc_norm for winogrande, boolq and
-lambada. They can differ by ten points: acc favors short answers, and on arc_challenge and
-openbookqa a weak model's falls below chance. So acc is compared only with acc. Rows of the harness
-are comparable to about a point across its versions (Pythia-410M has 0.521 on arc_easy, and 0.516 or
-0.514 on lambada). More depends on what the notes of the rows name:
-
-- prompts (lighteval's tasks for SmolLM have their own, and normalize winogrande too; llm.c's
-  HellaSwag omits the activity label and divides by tokens) and few-shot examples: no row has any,
-  leaderboards use 10 for HellaSwag and 25 for ARC;
-- a BOS, for a model trained with one: TinyLlama's authors suspect it caused their jump at 2.5T;
-- unfinished schedules: a checkpoint in the middle of a run (the Pythia steps, TinyLlama before 3T)
-  scores below a run that was planned to end there, as Cerebras-GPT was;
-- data: the Pile and SlimPajama are not educational web text; SmolLM was trained on the corpus of
-  the `1b` recipe. Tokens are counted in each model's own vocabulary.
+`reference_scores.json` says what the published scores mean, and which are comparable.
 """
 
 import json
@@ -67,10 +52,8 @@ class ReferenceModel:
 
 
 # sorted by parameters, then tokens; an unpublished count comes first
-REFERENCE_MODELS = tuple(
-    ReferenceModel(**row)
-    for row in json.loads(Path(__file__).with_name("reference_scores.json").read_text("utf-8"))
-)
+_REFERENCE_SCORES = json.loads(Path(__file__).with_name("reference_scores.json").read_text("utf-8"))
+REFERENCE_MODELS = tuple(ReferenceModel(**row) for row in _REFERENCE_SCORES["models"])
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def _measure_ids(
     for start in heldout_row_starts(len(ids), length):
         row = tuple(ids[start : start + length + 1])
         last = start + len(row) - 1
-        rows.append(EncodedItem((EncodedChoice(row, last - num_scored),)))
+        rows.append((EncodedChoice(row, last - num_scored),))
         num_scored = last
     scores = compute_loglikelihoods(
         model.scorer,
@@ -230,19 +230,19 @@ def _run_task(
 
 def score_task(task: TaskItems, choice_scores: Sequence[ChoiceScores]) -> TaskScore:
     """Return the score of a task from the scores of each item's choices."""
-    correct = [is_correct(item, one) for item, one in zip(task.items, choice_scores, strict=True)]
+    correct = starmap(is_correct, zip(task.items, choice_scores, strict=True))
     count = len(task.items)
+    acc, norm = (Accuracy.from_counts(sum(one), count) for one in zip(*correct, strict=True))
     is_single = all(len(item.choices) == 1 for item in task.items)
-    nats = -sum(choices[0][0] for choices in choice_scores) / len(choice_scores)
+    nats = -sum(choices[0][0] for choices in choice_scores) / count
     chances = [1 / len(i.choices) if len(i.choices) > 1 else 0.0 for i in task.items]
-    norm = Accuracy.from_counts(sum(by_length for _, by_length in correct), count)
     return TaskScore(
         task=task.task,
         title=task.title,
         items=count,
         shots=task.shots,
-        chance=sum(chances) / len(chances),
-        acc=Accuracy.from_counts(sum(plain for plain, _ in correct), count),
+        chance=sum(chances) / count,
+        acc=acc,
         acc_norm=norm if task.has_acc_norm else None,
         perplexity=math.exp(min(nats, 700.0)) if is_single else None,
     )
@@ -340,7 +340,7 @@ def _count_correct(
     pairs = iter(scorer.score_choices([items[number] for number in numbers]).tolist())
     total = torch.zeros(2, dtype=accumulation_dtype(scorer.device), device=scorer.device)
     for number in numbers:
-        own = islice(pairs, len(items[number].choices))
+        own = islice(pairs, len(items[number]))
         scores = [(-nats, missed == 0) for nats, missed in own]
         total += torch.tensor(is_correct(task.items[number], scores), device=total.device)
     return total if counts else torch.zeros_like(total)
