@@ -6,18 +6,17 @@ searches the token shards, which are what training read:
 
     shard ─▶ documents in batches ─▶ bytes ─▶ text ─▶ NGramIndex ─▶ runs of 13 words ─▶ items
 
-Each worker process takes one shard at a time and holds a few documents of it. A worker is a new
+Each worker process searches its share of the shards, a few documents at a time. A worker is a new
 interpreter with a pipe, independent of what the calling program has loaded, and ends when its pipe
 is closed. The result does not depend on the number of workers.
 """
 
-import pickle
 import subprocess
 import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import Pipe
@@ -171,61 +170,47 @@ def _scan_in_workers(
     scanner: ShardScanner, shards: list[ShardRef], num_workers: int
 ) -> Generator[ScanResult]:
     """Yield the results of `scanner.scan(shards)` from several processes, in any order."""
-    processes: list[subprocess.Popen[bytes]] = []
-    pipes: list[Connection] = []
-    pending = iter(shards)
-    try:
+    with ExitStack() as stack:
+        pipes: list[Connection] = []
         for _ in range(num_workers):
             own_end, worker_end = Pipe()
-            pipes.append(own_end)
+            pipes.append(stack.enter_context(own_end))
             with worker_end:
-                fd = worker_end.fileno()
-                command = [*WORKER_COMMAND, str(fd)]
+                command = [*WORKER_COMMAND, str(fd := worker_end.fileno())]
                 # in a separate process group: Ctrl-C reaches only the parent, which ends it
-                processes.append(subprocess.Popen(command, pass_fds=[fd], process_group=0))
-        packed = pickle.dumps(scanner)
-        for pipe in pipes:
-            pipe.send_bytes(packed)
-            pipe.send(next(pending))
-        busy = set(pipes)
-        while busy:
-            for ready in wait(list(busy)):
-                pipe = cast(Connection, ready)
-                answer = pipe.recv()
-                if isinstance(answer, Exception):
-                    raise answer
-                if answer is not None:
-                    yield answer
-                elif shard := next(pending, None):
-                    pipe.send(shard)
-                else:
-                    busy.remove(pipe)
-    except PIPE_CLOSED_ERRORS:
-        raise OSError(
-            "A process that searched the training shards was killed, perhaps because memory ran "
-            "out: try again with fewer workers."
-        ) from None
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        for pipe in pipes:
-            pipe.close()
+                process = subprocess.Popen(command, pass_fds=[fd], process_group=0)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        try:
+            for number, pipe in enumerate(pipes):
+                pipe.send((scanner, shards[number::num_workers]))
+            while pipes:
+                for pipe in cast(list[Connection], wait(pipes)):
+                    answer = pipe.recv()
+                    if isinstance(answer, Exception):
+                        raise answer
+                    if answer is None:
+                        pipes.remove(pipe)
+                    else:
+                        yield answer
+        except PIPE_CLOSED_ERRORS:
+            raise OSError(
+                "A process that searched the training shards was killed, perhaps because memory "
+                "ran out: try again with fewer workers."
+            ) from None
 
 
 def _run_worker(pipe: Connection) -> None:
-    """Receive a scanner and shards; send the results of each shard, then None."""
-    scanner: ShardScanner = pipe.recv()
-    while True:
-        shard: ShardRef = pipe.recv()
-        try:
-            for result in scanner.scan([shard]):
-                pipe.send(result)
-            pipe.send(None)
-        except PIPE_CLOSED_ERRORS:
-            raise
-        except Exception as error:
-            pipe.send(error)
+    """Receive a scanner and shards; send the results, then None."""
+    scanner, shards = pipe.recv()
+    try:
+        for result in scanner.scan(shards):
+            pipe.send(result)
+        pipe.send(None)
+    except PIPE_CLOSED_ERRORS:
+        raise
+    except Exception as error:
+        pipe.send(error)
 
 
 if __name__ == "__main__":

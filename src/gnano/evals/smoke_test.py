@@ -2,7 +2,7 @@
 
     6 prompts ─▶ × 2 temperatures ─▶ 12 texts in batches ─▶ `grade_text` ─▶ OK, WEAK or FAIL
 
-A base model continues the beginnings of texts in `smoke_test.json`; a tuned model gets equivalent
+A base model continues the beginnings of texts in `smoke_test.toml`; a tuned model gets equivalent
 instructions in its chat template. The same seed gives the same samples.
 """
 
@@ -19,7 +19,7 @@ from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, load_templ
 from gnano.data.sft.conversations import Turn
 from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
-from gnano.evals.text_checks import TEXTS, Expectation, Grade, TextKind, Verdict, grade_text
+from gnano.evals.text_checks import SETTINGS, Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
 from gnano.utils.formatting import format_table
 from gnano.utils.validation import Range, check_number
@@ -42,8 +42,7 @@ class SmokePrompt:
     topic_stems: str  # beginnings of words about the topic
 
 
-# no text ends with white space, which in most tokenizers belongs to the following word
-PROMPTS = tuple(SmokePrompt(**content) for content in TEXTS["prompts"])
+PROMPTS = tuple(SmokePrompt(**content) for content in SETTINGS["prompts"])
 
 
 @dataclass(frozen=True)
