@@ -79,6 +79,25 @@ class PythonObject:
         if not (args.posonlyargs or args.kwonlyargs or is_annotated):
             self.call = f"{self.name}({ast.unparse(args)})"
 
+    def choose(self, key: str, count: int) -> int:
+        """Return a number below `count` that the object and the key determine."""
+        return text_position(f"{self.qualified_name}: {key}") % count
+
+    @property
+    def default(self) -> tuple[str, str] | None:
+        """One of the arguments with a default, and this default."""
+        defaults = [(name, value) for name, value in self.parameters.items() if value is not None]
+        # most are None; another value makes a better question
+        defaults = [each for each in defaults if each[1] != "None"] or defaults
+        return defaults[self.choose("argument", len(defaults))] if defaults else None
+
+    @property
+    def base(self) -> str:
+        """The only base of a class; "" for a subscript such as Generic[T] or a call's result."""
+        bases = self.node.bases if isinstance(self.node, ast.ClassDef) else []
+        is_plain = len(bases) == 1 and isinstance(bases[0], ast.Name | ast.Attribute)
+        return ast.unparse(bases[0]) if is_plain else ""
+
 
 def iter_python_objects() -> Iterator[PythonObject]:
     """Yield all objects, sorted by module, then in the order of their definitions."""
