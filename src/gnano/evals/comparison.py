@@ -234,7 +234,7 @@ def _load_or_evaluate(
     for folder in folders:
         if resolved.count(folder.resolve()) > 1:
             raise ValueError(f"{folder} is named twice; name each model once.")
-    stored = [[one for _, one in load_valid_results(folder, loading)] for folder in folders]
+    stored = [load_valid_results(folder, loading) for folder in folders]
     default = EvalConfig()
     if replace(config, batch_size=default.batch_size, cache_dir=default.cache_dir) == default:
         newest = [own[-1] for own in stored if own]

@@ -203,15 +203,16 @@ def choose_result_path(result: EvalResult) -> Path:
     return first.with_name(f"{first.stem}-{code}.json")
 
 
-def load_valid_results(folder: Path, loading: LoadConfig) -> list[tuple[Path, EvalResult]]:
-    """Return path and content of the up-to-date results of a checkpoint loaded with `loading`.
+def load_valid_results(folder: Path, loading: LoadConfig) -> list[EvalResult]:
+    """Return the up-to-date results of a checkpoint loaded with `loading`, the newest last.
 
-    The newest is the last. A result is out of date if a file that it was computed from is newer.
+    A result is out of date if a file that it was computed from is newer.
     """
     first = default_result_path(EvalResult(name="", folder=str(folder), parameters=0, tokens=None))
     expected_loading = _loading_settings(settings_dict(EvalConfig(), loading))
-    results: list[tuple[float, Path, EvalResult]] = []
-    for path in sorted(first.parent.glob(f"{glob.escape(first.stem)}*.json")):
+    results = []
+    paths = first.parent.glob(f"{glob.escape(first.stem)}*.json")
+    for written_at, path in sorted((path.stat().st_mtime, path) for path in paths):
         result = _read_result(path)
         if result is None or "harness" in result.settings:
             continue
@@ -225,7 +226,6 @@ def load_valid_results(folder: Path, loading: LoadConfig) -> list[tuple[Path, Ev
         if data := result.settings.get("data"):
             inputs.append(Path(data) / "manifest.json")
         inputs += [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        written_at = path.stat().st_mtime
         if all(file.stat().st_mtime <= written_at for file in inputs if file.is_file()):
-            results.append((written_at, path, result))
-    return [(path, result) for _, path, result in sorted(results, key=lambda one: one[0])]
+            results.append(result)
+    return results
