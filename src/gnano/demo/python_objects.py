@@ -74,7 +74,9 @@ class PythonObject:
         pairs.append((args.vararg, None))
         pairs += zip(args.kwonlyargs, args.kw_defaults, strict=True)
         pairs.append((args.kwarg, None))
-        self.parameters = {arg.arg: value and ast.unparse(value) for arg, value in pairs if arg}
+        self.parameters = {
+            arg.arg: ast.unparse(value) if value else None for arg, value in pairs if arg
+        }
         is_annotated = node.returns or ":" in self.definition[:-1]
         if not (args.posonlyargs or args.kwonlyargs or is_annotated):
             self.call = f"{self.name}({ast.unparse(args)})"

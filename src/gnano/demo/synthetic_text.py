@@ -119,7 +119,7 @@ def render_cells(rng: Random, row: Mapping[str, str], words: Mapping[str, Any]) 
     return {column: render_phrase(rng, cell, words) for column, cell in row.items()}
 
 
-def _with_context(render: Callable[[Random, Any, Mapping[str, Any]], Any]) -> Callable[..., Any]:
+def _with_context(render: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that renders with the words that a template has set, and more."""
 
     @pass_context
@@ -135,8 +135,8 @@ def pair_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ENVIRONMENT = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_RENDERERS = {"phrase": render_phrase, "cells": render_cells, "script": render_script}
-_RENDERERS |= {"form": render_form}
+_RENDERERS: dict[str, Callable[..., Any]] = {"phrase": render_phrase, "script": render_script}
+_RENDERERS |= {"cells": render_cells, "form": render_form}
 _ENVIRONMENT.globals |= {name: _with_context(render) for name, render in _RENDERERS.items()}
 _ENVIRONMENT.globals |= {"pair": pair_rows, "fraction": Fraction, "gcd": gcd}
 _ENVIRONMENT.filters |= {"join_words": join_words, "capitalize_first": capitalize}

@@ -242,6 +242,6 @@ class _MissingColumn(Undefined):
 
 _ENVIRONMENT = Environment(undefined=_MissingColumn)
 _ENVIRONMENT.globals |= {"int": int, "list": list, "map": map, "strip_marks": _strip_marks}
-_compile_expression = cache(_ENVIRONMENT.compile_expression)
+_compile_expression: Callable[[str], Callable[..., Any]] = cache(_ENVIRONMENT.compile_expression)
 _SPECS = tomllib.loads(Path(__file__).with_name("tasks.toml").read_text("utf-8"))
 TASKS = {name: TaskSpec(**spec) for name, spec in _SPECS.items()}

@@ -100,9 +100,7 @@ class SmokeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return counts and samples for JSON."""
-        samples = [{**asdict(sample), **asdict(sample.verdict)} for sample in self.samples]
-        for sample in samples:
-            del sample["verdict"]
+        samples = [sample | sample.pop("verdict") for sample in map(asdict, self.samples)]
         return {**{grade.lower(): n for grade, n in self.counts.items()}, "samples": samples}
 
 
