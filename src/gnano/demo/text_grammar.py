@@ -39,9 +39,8 @@ Phrase = list["str | Renderer | list[Phrase]"]
 
 _TOKEN = re.compile(r"([\[\]|]|\{[^{}]*\}|<[^<>]*>)")
 _CALCULATION = re.compile(r"\{(#|\$|=\$?) ?(.+)\}")
-# written with a vowel but spoken with a consonant, and the reverse
-_SPOKEN_A = re.compile(r"(?:one|once|use|uni|eu|uk|1[02-79]\d|1[02-79]\b)", re.IGNORECASE)
-_SPOKEN_AN = re.compile(r"(?:hour|honest|heir|8|11\b|18\b|11,|18,)", re.IGNORECASE)
+# some words are written with a vowel but spoken with a consonant, or the reverse
+_SPOKEN_VOWEL = re.compile(r"(?!one|once|use|uni|eu|uk)[aeiou]|hour|honest|heir", re.IGNORECASE)
 _SMALL_IN_TITLES = frozenset(["a", "an", "and", "for", "in", "of", "on", "the", "to", "with"])
 _OPERATORS = {"+": operator.add, "-": operator.sub, "×": operator.mul, "÷": operator.truediv}
 _POOLS: dict[str, list[Phrase]] = {}
@@ -99,8 +98,7 @@ def render_script(rng: Random, text: str, words: Words) -> str:
 
 def with_article(noun: str) -> str:
     """Add the article: 'apple' -> 'an apple', 'useful tool' -> 'a useful tool'."""
-    vowel = noun[:1].lower() in "aeiou" and not _SPOKEN_A.match(noun)
-    return f"{'an' if vowel or _SPOKEN_AN.match(noun) else 'a'} {noun}"
+    return f"{'an' if _SPOKEN_VOWEL.match(noun) else 'a'} {noun}"
 
 
 def capitalize(text: str) -> str:

@@ -16,10 +16,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from gnano.evals.comparison import Comparison, ReferenceModel, TaskColumn
-from gnano.utils.formatting import format_table
+from gnano.utils.formatting import format_table, render_template
 
 MAX_NAME_LENGTH = 34  # characters
 
@@ -37,13 +35,12 @@ def format_comparison(comparison: Comparison, width: int = 100) -> str:
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
 
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["wrap"] = wrap
-    template = Path(__file__).with_name("comparison.txt.j2").read_text("utf-8")
     sources: dict[str, dict[str, list[str]]] = {}  # names of models by source, then note
     for row in comparison.published:
         sources.setdefault(row.source, {}).setdefault(row.note, []).append(row.name)
-    text = environment.from_string(template).render(
+    text = render_template(
+        Path(__file__).with_name("comparison.txt.j2"),
+        wrap=wrap,
         comparison=comparison,
         tables=_format_tables(comparison, list(sources), width),
         metrics={

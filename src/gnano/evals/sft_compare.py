@@ -25,7 +25,7 @@ from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
 from gnano.utils.files import atomic_write_text, dump_json
-from gnano.utils.formatting import format_table
+from gnano.utils.formatting import format_table, render_template
 from gnano.utils.terminal import best_effort
 
 MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text
@@ -105,19 +105,12 @@ class AnswerComparison:
 
     def to_markdown(self) -> str:
         """Return the answers next to each other as Markdown."""
-        parts = ["# Answers before and after tuning\n", f"```\n{self.format_table()}\n```\n"]
-        for number, (question, before, after) in enumerate(self.answer_pairs(), 1):
-            quoted = "\n".join(f"> {line}" for line in _last_question(question).splitlines())
-            cells = [
-                text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
-                for text in (before.text, after.text, question.turns[-1].content)
-            ]
-            parts += [
-                f"## {number}. {question.category}\n\n{quoted}\n",
-                "| before | after | in the data |\n|---|---|---|",
-                f"| {' | '.join(cells)} |\n",
-            ]
-        return "\n".join(parts)
+
+        def cell(text: str) -> str:
+            return text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
+
+        template = Path(__file__).with_name("answers.md.j2")
+        return render_template(template, it=self, last_question=_last_question, cell=cell)
 
     def report_samples(self) -> list[tuple[str, str, str]]:
         """Return title, question and answer of the first questions, for the HTML report."""

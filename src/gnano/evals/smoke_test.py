@@ -21,7 +21,7 @@ from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
 from gnano.evals.text_checks import SETTINGS, Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
-from gnano.utils.formatting import format_table
+from gnano.utils.formatting import format_table, render_template
 from gnano.utils.validation import Range, check_number
 
 MIN_TOKENS = 16  # fewer are too short to be graded
@@ -84,19 +84,12 @@ class SmokeReport:
 
     def format_texts(self) -> str:
         """Return the samples in full."""
-        parts = []
-        for sample in self.samples:
-            head = f"── {sample.name} at {sample.temperature}: {sample.verdict.grade} "
-            parts += [head.ljust(60, "─"), *(f"   {reason}" for reason in sample.verdict.reasons)]
-            if span := sample.copied:
-                where = f"{span.source}, {span.shard}"
-                parts.append(f"   {span.tokens} tokens in a row as in {where}: {span.text!r}")
-            text = "".join(  # control characters would affect the terminal
-                c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1]
-                for c in sample.prompt + sample.text
-            )
-            parts += ["", text, ""]
-        return "\n".join(parts).rstrip()
+
+        def escape(text: str) -> str:  # control characters would affect the terminal
+            return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+        template = Path(__file__).with_name("smoke_texts.txt.j2")
+        return render_template(template, samples=self.samples, escape=escape, repr=repr).rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Return counts and samples for JSON."""
