@@ -35,7 +35,6 @@ from gnano.utils.platform_support import available_cores
 
 BATCH_TOKENS = 2**18  # tokens of the documents searched together
 TOKENS_PER_WORKER = 2**24  # tokens searched in the time that a process takes to start
-MAX_EXAMPLES = 20  # contaminated items reported with the shared words
 WORKER_COMMAND = [sys.executable, "-m", "gnano.evals.contamination"]
 PIPE_CLOSED_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
@@ -49,15 +48,6 @@ class CommonSpan:
     source: str
     shard: str  # file name without its suffix
     document: int  # number in the shard
-
-
-@dataclass(frozen=True)
-class ContaminationReport:
-    """The contaminated items."""
-
-    checked_items: frozenset[int]  # those with at least 13 words
-    contaminated_items: tuple[int, ...]
-    examples: tuple[CommonSpan, ...]  # of the first contaminated items
 
 
 class ShardRef(NamedTuple):
@@ -76,9 +66,10 @@ def find_contamination(
     items: Sequence[str],
     on_progress: Callable[[str], None] = lambda _: None,
     num_workers: int | None = None,
-) -> ContaminationReport:
+) -> tuple[set[int], dict[int, CommonSpan]]:
     """Search the training shards for the items, each given as one string of all its text.
 
+    Returns the items of at least 13 words, and what each contaminated one of them shares, in order.
     Finished shards are searched if the folder is still being prepared; held-out documents are not.
     By default there is one worker per core, as far as there is enough work for them. Raises
     ValueError or OSError for a damaged shard.
@@ -86,9 +77,8 @@ def find_contamination(
     ngrams = NGramIndex(items)
     shards = list_shards(corpus)
     total = sum(info.tokens for info in shards.values())
-    checked = frozenset(ngrams.items_with_ngrams)
-    if not checked or not total:
-        return ContaminationReport(checked, (), ())
+    if not ngrams.items_with_ngrams or not total:
+        return ngrams.items_with_ngrams, {}
     num_workers = num_workers or min(available_cores(), -(-total // TOKENS_PER_WORKER))
     num_workers = min(num_workers, len(shards))
     tokenizer = corpus.tokenizer
@@ -109,15 +99,13 @@ def find_contamination(
             found = f"{len(ngram_ids):,} runs of 13 words found"
             on_progress(format_search_progress(done, total, started_at, found))
     items_by_ngram = ngrams.items_by_ngram(ngram_ids)
-    examples: dict[int, CommonSpan] = {}
+    shared: dict[int, CommonSpan] = {}
     for shard, info in shards.items():
         source = corpus.source_names[shard.source]
         for ngram_id, document, words in matches[shard]:
-            for item in items_by_ngram[ngram_id] - examples.keys():
-                examples[item] = CommonSpan(item, words, source, info.name, document)
-    numbers = sorted(examples)
-    first_examples = tuple(examples[item] for item in numbers[:MAX_EXAMPLES])
-    return ContaminationReport(checked, tuple(numbers), first_examples)
+            for item in items_by_ngram[ngram_id] - shared.keys():
+                shared[item] = CommonSpan(item, words, source, info.name, document)
+    return ngrams.items_with_ngrams, dict(sorted(shared.items()))
 
 
 def list_shards(corpus: TokenizedCorpus) -> dict[ShardRef, ShardInfo]:

@@ -57,6 +57,7 @@ from gnano.train.lineage import training_stages
 from gnano.utils.formatting import format_clock
 from gnano.utils.platform_support import accumulation_dtype
 
+MAX_EXAMPLES = 20  # contaminated items reported with the shared words
 # per choice of an item: log-likelihood in nats, and whether greedy decoding produces it
 ChoiceScores = Sequence[tuple[float, bool]]
 ScoredTask = tuple[TaskItems, Sequence[ChoiceScores]]  # a task and the scores of its items
@@ -272,15 +273,16 @@ def score_with_contamination(
     The shards are read once for the items of all tasks.
     """
     items = [item.full_text for task, _ in scored_tasks for item in task.items]
-    report = find_contamination(corpus, items, lambda text: on_progress(f"training shards: {text}"))
-    contaminated = set(report.contaminated_items)
-    scores, first = [], 0  # number of the task's first item in the report
+    checked, shared = find_contamination(
+        corpus, items, lambda text: on_progress(f"training shards: {text}")
+    )
+    scores, first = [], 0  # number of the task's first item in all of them
     for task, choice_scores in scored_tasks:
         own = range(first, first + len(task.items))
-        examples = [one for one in report.examples if one.item in own]
-        clean = [n - first for n in own if n not in contaminated]
+        examples = [one for one in islice(shared.values(), MAX_EXAMPLES) if one.item in own]
+        clean = [n - first for n in own if n not in shared]
         contamination: dict[str, Any] = {
-            "checked": len(report.checked_items.intersection(own)),
+            "checked": len(checked.intersection(own)),
             "found": len(own) - len(clean),
             "examples": [asdict(replace(one, item=one.item - first)) for one in examples],
             "clean": None,
