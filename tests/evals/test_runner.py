@@ -197,4 +197,5 @@ def test_contaminated_items_are_counted_and_left_out_of_the_clean_score(tmp_path
     assert "3 of its 20 items" in line and "0.000" in line
     monkeypatch.setattr(runner, "MAX_EXAMPLES", 2)
     _, score = score_with_contamination(tasks, TokenizedCorpus(tmp_path / "data"))
+    assert score.contamination is not None
     assert [example["item"] for example in score.contamination["examples"]] == [0, 7]

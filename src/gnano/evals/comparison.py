@@ -244,14 +244,14 @@ def _load_or_evaluate(
             return newest
     results = []
     expected = score_settings(settings_dict(config, loading))
-    for number, path in enumerate(paths):
-        same = [one for one in stored[number] if score_settings(one.settings) == expected]
+    for number, (path, own) in enumerate(zip(paths, stored, strict=True), 1):
+        same = next((one for one in own if score_settings(one.settings) == expected), None)
         if same:
-            on_note(f"{same[0].name}: stored result")
-            results.append(same[0])
+            on_note(f"{same.name}: stored result")
+            results.append(same)
             continue
 
-        def show(text: str, prefix: str = f"model {number + 1} of {len(paths)} · {path}") -> None:
+        def show(text: str, prefix: str = f"model {number} of {len(paths)} · {path}") -> None:
             on_progress(f"{prefix} · {text}")
 
         show("loading")
