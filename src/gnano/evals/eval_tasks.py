@@ -1,17 +1,10 @@
-r"""Evaluation tasks: their items, worded as in lm-evaluation-harness, and their sources.
+"""Evaluation tasks: their items, worded as in lm-evaluation-harness, and their sources.
 
     record ──parse_item──▶ EvalItem: several choices, of which the gold one should be the likeliest
 
-    task           context                                         answers
-    hellaswag      Canoeing: Two women … And they                  four endings
-    arc, piqa      Question: …\nAnswer:                            two to five
-    openbookqa     the beginning of a sentence                     four endings
-    boolq          a passage\nQuestion: …?\nAnswer:                no, yes
-    winogrande     the sentence up to one of two names, each       the rest of the sentence
-    lambada        a passage without its last word                 that word (as the argmax)
-
-Besides its own columns on the Hub, every task accepts `query, choices, gold`, and a task with one
-answer `context, continuation`. Items come from files, or from the Hub, downloaded once:
+`tasks.toml` describes the known tasks. Besides its own columns on the Hub, every task accepts
+`query, choices, gold`, and a task with one answer `context, continuation`. Items come from files,
+or from the Hub, downloaded once:
 
     --files evals/hellaswag_val.jsonl   a known task, recognized by the start of the file name
     --files mine=questions.jsonl        a custom task
