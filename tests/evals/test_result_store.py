@@ -8,7 +8,7 @@ import pytest
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.result_store import (
-    EvalResult,
+    ModelResult,
     choose_result_path,
     load_valid_results,
     write_result,
@@ -17,7 +17,7 @@ from gnano.evals.runner import evaluate
 
 
 @pytest.fixture
-def result(saved_model, tmp_path, monkeypatch) -> EvalResult:
+def result(saved_model, tmp_path, monkeypatch) -> ModelResult:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "story.txt").write_text("A stone sees the river.\n" * 9)
     config = EvalConfig(tasks=("none",), text=(Path("story.txt"),))

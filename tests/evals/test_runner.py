@@ -23,7 +23,7 @@ from gnano.evals import runner
 from gnano.evals.eval_tasks import EvalItem, TaskItems
 from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
 from gnano.evals.model_adapter import RequestEncoder, load_eval_model
-from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
+from gnano.evals.result_store import Accuracy, ModelResult, TaskScore
 from gnano.evals.runner import evaluate, is_correct, score_task, score_with_contamination
 from gnano.train.trainer import train
 
@@ -136,7 +136,7 @@ def test_heldout_bits_per_byte_equal_those_measured_in_training(run):
 
 def test_result_survives_json_and_its_table_has_all_scores(run, piqa):
     result = evaluate(load_eval_model(run), EvalConfig(files=(piqa,), limit=10))
-    assert EvalResult.from_dict(json.loads(result.to_json())) == result
+    assert ModelResult.from_dict(json.loads(result.to_json())) == result
     table = result.format_table()
     assert "PIQA" in table and "held-out text" in table
     assert f"{result.scores[0].acc_norm}" in table

@@ -22,7 +22,7 @@ from gnano.evals.eval_tasks import TASKS, load_tasks, parse_task_file
 from gnano.evals.model_adapter import check_transformers_installed, load_eval_model
 from gnano.evals.result_store import (
     Accuracy,
-    EvalResult,
+    ModelResult,
     choose_result_path,
     load_valid_results,
     mean_bits_per_byte,
@@ -67,7 +67,7 @@ class TaskColumn:
     shots: int = 0
     chance: float | None = None  # accuracy of guessing
 
-    def accuracy_of(self, result: EvalResult) -> Accuracy:
+    def accuracy_of(self, result: ModelResult) -> Accuracy:
         """Return a model's accuracy in this column."""
         score = next(one for one in result.scores if one.task == self.task)
         accuracy: Accuracy = getattr(score, self.metric)
@@ -102,13 +102,13 @@ class Difference:
 class Comparison:
     """The results of models and published scores in common columns."""
 
-    models: tuple[EvalResult, ...]
+    models: tuple[ModelResult, ...]
     columns: tuple[TaskColumn, ...]
     published: tuple[ReferenceModel, ...]  # by tokens, unknown counts last
     texts: tuple[str, ...]  # held-out sources and files that all models were measured on
     notes: tuple[str, ...]
 
-    def bits_per_byte(self, result: EvalResult) -> float:
+    def bits_per_byte(self, result: ModelResult) -> float:
         """Return a model's bits per byte on the common texts."""
         return mean_bits_per_byte([part for part in result.bits if part.source in self.texts])
 
@@ -201,7 +201,7 @@ def compare_models(
 
 
 def nearest_models(
-    rows: Sequence[ReferenceModel], models: Sequence[EvalResult], limit: int
+    rows: Sequence[ReferenceModel], models: Sequence[ModelResult], limit: int
 ) -> list[ReferenceModel]:
     """Return the `limit` rows nearest to one of the models in parameters and tokens.
 
@@ -225,7 +225,7 @@ def _load_or_evaluate(
     loading: LoadConfig,
     on_progress: Report,
     on_note: Report,
-) -> list[EvalResult]:
+) -> list[ModelResult]:
     """Return every model's result: a stored one with the same settings, or a new one."""
     folders = list(map(find_checkpoint, paths))
     for folder in folders:
@@ -262,7 +262,7 @@ def _load_or_evaluate(
     return results
 
 
-def _common_columns(models: Sequence[EvalResult], notes: list[str]) -> tuple[TaskColumn, ...]:
+def _common_columns(models: Sequence[ModelResult], notes: list[str]) -> tuple[TaskColumn, ...]:
     """Return the tasks that all models have on the same items; add notes about the others."""
     skipped: dict[str, list[str]] = {}
     for model in models:
@@ -307,7 +307,7 @@ def _columns_of_config(config: EvalConfig) -> tuple[TaskColumn, ...]:
     )
 
 
-def _common_texts(models: Sequence[EvalResult]) -> tuple[str, ...]:
+def _common_texts(models: Sequence[ModelResult]) -> tuple[str, ...]:
     """Return the sources that all models were measured on, with equal names and sizes in bytes."""
     sizes = [{part.source: part.bytes for part in model.bits} for model in models]
     first = sizes[0].items() if sizes else ()

@@ -48,7 +48,7 @@ from gnano.evals.loglikelihood import (
     make_batches,
 )
 from gnano.evals.model_adapter import EvalModel, RequestEncoder
-from gnano.evals.result_store import Accuracy, BitsPerByte, EvalResult, TaskScore, settings_dict
+from gnano.evals.result_store import Accuracy, BitsPerByte, ModelResult, TaskScore, settings_dict
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
@@ -69,7 +69,7 @@ def evaluate(
     config: EvalConfig,
     on_progress: Report = lambda _: None,
     on_note: Report = lambda _: None,
-) -> EvalResult:
+) -> ModelResult:
     """Measure everything in `config`; `on_note` receives what is skipped and why.
 
     Raises ValueError or OSError if something named in `config` is not available.
@@ -94,7 +94,7 @@ def evaluate(
         scores = score_with_contamination(scored, corpus, on_progress)
     else:
         scores = [score_task(task, choice_scores) for task, choice_scores in scored]
-    return EvalResult(
+    return ModelResult(
         name=model.name,
         folder=str(model.folder),
         parameters=model.parameters,
