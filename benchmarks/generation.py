@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -53,10 +54,16 @@ def random_model(shape: str, device: str) -> GPT:
     return model
 
 
+def no_text(model: GPT) -> Any:
+    """Return a tokenizer without text and without an end of text."""
+    size = model.config.vocab_size
+    return SimpleNamespace(vocab_size=size, end_of_text_id=NO_EOS_TOKEN, id_bytes=[b""] * size)
+
+
 def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Generate:
     def generate(tokens: int) -> float:
         batch = ContinuousBatch(
-            model, NO_EOS_TOKEN, texts, PROMPT_TOKENS + tokens + 1, compiled_decoder=compiled
+            model, no_text(model), texts, PROMPT_TOKENS + tokens + 1, compiled_decoder=compiled
         )
         for number in range(texts):
             ids = (number + 1, *range(1, PROMPT_TOKENS))
@@ -72,7 +79,7 @@ def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = No
 
 def gnano_prefill(model: GPT) -> float:
     """Return the seconds for a prompt of 512 tokens."""
-    batch = ContinuousBatch(model, NO_EOS_TOKEN, 1, 512)
+    batch = ContinuousBatch(model, no_text(model), 1, 512)
     batch.add(Request(prompt_ids=tuple(range(512)), max_new_tokens=1, sampling=GREEDY))
     started = time.perf_counter()
     batch.step()

@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 BATCH, LENGTH, TOKENS = 4, 256, 24
 TASKS = {"train": "a training step of 4 × 256 tokens", "write": "24 generated tokens of one text"}
@@ -46,6 +48,10 @@ def serve(shape: str) -> None:
     fuse_projections(writer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids_BT = torch.randint(config.vocab_size, (BATCH, LENGTH))
+    size = config.vocab_size
+    tokenizer: Any = SimpleNamespace(
+        vocab_size=size, end_of_text_id=NO_EOS_TOKEN, id_bytes=[b""] * size
+    )
 
     def train_step() -> None:
         (model.loss(ids_BT, ids_BT.roll(-1, 1)) / ids_BT.numel()).backward()  # type: ignore[no-untyped-call]
@@ -53,7 +59,7 @@ def serve(shape: str) -> None:
         optimizer.zero_grad(set_to_none=True)
 
     def generate() -> None:
-        batch = ContinuousBatch(writer, NO_EOS_TOKEN, max_length=LENGTH)
+        batch = ContinuousBatch(writer, tokenizer, max_length=LENGTH)
         batch.add(
             Request(
                 prompt_ids=(1, 2, 3, 4),

@@ -5,17 +5,21 @@ Example:
     print(model.generate("Once upon a time", max_new_tokens=60))
 """
 
+import os
+import sys
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from gnano.utils.platform_support import reject_windows, set_passive_wait
+from gnano.utils.platform_support import WAIT_POLICY_VARIABLES, WINDOWS_ERROR
 
 if TYPE_CHECKING:
     from gnano.config.inference_config import InferenceDtype, Quantization
     from gnano.infer.engine import Engine
 
 __version__ = "0.1.0"
-set_passive_wait()  # before anything imports torch
+# before anything imports torch: idle OpenMP threads sleep, unless the user has set how they wait
+if not any(name in os.environ for name in WAIT_POLICY_VARIABLES):
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def load(
@@ -31,7 +35,8 @@ def load(
     reduces the matrices to that many bits; `compile` takes some seconds and makes each token
     faster. Raises OSError or ValueError where the folder is not such a model.
     """
-    reject_windows()
+    if sys.platform == "win32":
+        raise OSError(WINDOWS_ERROR)
     from gnano.infer.engine import Engine
 
     return Engine.load(path, device, dtype, quant, compile)

@@ -11,7 +11,6 @@ from tests.chat.terminal import ForkServer, Terminal
 from tests.fakes.scripted_model import teach
 
 from gnano.chat.conversation import ChatSettings
-from gnano.config.inference_config import SamplingParams
 from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import save_model
@@ -20,7 +19,7 @@ from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
 
 TEMPLATE = ChatTemplate(user="[Ask4] {content}\n")
-GREEDY = ChatSettings(sampling=SamplingParams(temperature=0))
+GREEDY = ChatSettings(temperature=0)
 UNICODE = "e\u0301 東🙂"  # characters of one to four bytes; no token occurs twice
 
 

@@ -13,13 +13,13 @@ VALUES = {"top_k": "4", "seed": "7", "logit_bias": "13:-5,42:1.5", "tokens": "9"
 def test_all_sampling_parameters_can_be_set_and_shown():
     settings = ChatSettings()
     names = [field.name for field in fields(SamplingParams)] + ["tokens"]
-    assert list(settings.as_dict()) == names
+    assert list(vars(settings)) == names
     for name in names:
-        value = VALUES.get(name, "1" if isinstance(settings.as_dict()[name], int) else "0.5")
+        value = VALUES.get(name, "1" if isinstance(vars(settings)[name], int) else "0.5")
         changed = settings.with_value(name.replace("_", "-"), value)
         assert changed.format_value(name) == value
-        others = {other: shown for other, shown in changed.as_dict().items() if other != name}
-        assert others == {key: settings.as_dict()[key] for key in others}
+        others = {other: shown for other, shown in vars(changed).items() if other != name}
+        assert others == {key: vars(settings)[key] for key in others}
         assert changed.with_value(name, settings.format_value(name)) == settings
 
 

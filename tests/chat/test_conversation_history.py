@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.chat.conftest import messages
 
 from gnano.chat.conversation import ConversationHistory, Exchange
-from gnano.data.sft.conversations import Turn, parse_conversation
+from gnano.data.sft.conversations import parse_conversation
 from gnano.data.sft.record_loading import read_record_files
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])).map(str.strip).filter(bool)
@@ -30,16 +30,21 @@ def test_a_saved_conversation_loads_unchanged_and_is_training_data(folder, histo
     path = history.save(folder / name)
     assert ConversationHistory.load(path) == history
     (record,) = read_record_files([str(path)], parse_conversation, max_bad_share=0).records
-    assert record.turns == history.to_turns()
+    said = [(turn.role, turn.content) for turn in record.turns if turn.role != "system"]
+    assert said == [
+        pair
+        for exchange in history.exchanges
+        for pair in (("user", exchange.question), ("assistant", exchange.answer))
+    ]
+    assert [t.content for t in record.turns if t.role == "system"] == (
+        [history.system_prompt] if history.system_prompt else []
+    )
 
 
 def test_the_context_of_a_foreign_record_is_part_of_the_question(tmp_path):
     path = tmp_path / "dolly.json"
     path.write_text(json.dumps({"instruction": "Why?", "context": "Rain.", "response": "So."}))
-    assert ConversationHistory.load(path).to_turns() == (
-        Turn("user", "Why?\n\nRain."),
-        Turn("assistant", "So."),
-    )
+    assert ConversationHistory.load(path).exchanges == (Exchange("Why?\n\nRain.", "So."),)
 
 
 def test_only_conversations_are_overwritten(tmp_path):

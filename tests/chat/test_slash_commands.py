@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 from tests.chat.conftest import GREEDY, TEMPLATE
 
-from gnano.chat.conversation import ChatSession, ConversationHistory
-from gnano.chat.repl import COMMANDS, ChatOutput, respond_to_line
+from gnano.chat.conversation import ConversationHistory
+from gnano.chat.repl import COMMANDS, ChatSession, respond_to_line
+from gnano.chat.terminal_chat import ChatOutput
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def respond(session: ChatSession, capsys: pytest.CaptureFixture[str]) -> Callabl
     """Return a function that returns the note or the answer that a line prints."""
 
     def respond(line: str) -> str:
-        respond_to_line(line, session, ChatOutput(is_interactive=False))
+        respond_to_line(line, session, ChatOutput())
         printed = capsys.readouterr()
         return (printed.out + printed.err).rstrip("\n")
 
@@ -64,7 +65,7 @@ def test_a_mistake_in_a_setting_changes_nothing(session, respond):
         respond("/set top-p 7")
     assert session.settings == before
     assert respond("/set top-p 0.7") == "top-p 0.7"
-    assert session.settings.sampling.top_p == 0.7
+    assert session.settings.top_p == 0.7
 
 
 def test_the_system_prompt_may_have_several_lines_and_be_removed(session, respond):

@@ -24,9 +24,15 @@ def generate_ids(engine, prompt, max_new_tokens, sampling, **options):
     return ids
 
 
+def make_generator(seed):
+    """Return a random generator; None seeds it from the operating system."""
+    generator = torch.Generator()
+    generator.seed() if seed is None else generator.manual_seed(seed)
+    return generator
+
+
 def choose(logits_V, sampling, generator, history=None):
     """Sample the token of a single row."""
-    history = history or TokenHistory([], sampling)
     return sample_tokens(logits_V[None], [sampling], [generator], [history])[0]
 
 

@@ -25,7 +25,7 @@ PROMPTS = [
 
 
 def batch_of(engine: Engine, rows: int, length: int | None = None) -> ContinuousBatch:
-    return ContinuousBatch(engine.model, engine.tokenizer.end_of_text_id, rows, length)
+    return ContinuousBatch(engine.model, engine.tokenizer, rows, length)
 
 
 def generate_single(engine: Engine, request: Request) -> SequenceState:

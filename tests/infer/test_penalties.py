@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.infer.conftest import choose, probabilities
+from tests.infer.conftest import choose, make_generator, probabilities
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.sampling import TokenHistory, make_generator
+from gnano.infer.sampling import TokenHistory
 
 V = 12
 texts = st.lists(st.integers(0, V - 1), max_size=30)

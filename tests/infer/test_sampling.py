@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.infer.conftest import choose, probabilities
+from tests.infer.conftest import choose, make_generator, probabilities
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.sampling import TokenHistory, make_generator, sample_tokens
+from gnano.infer.sampling import TokenHistory, sample_tokens
 
 # multiples of 1/4: equal logits are exactly equal, others differ by more than rounding
 logit_lists = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=20)

@@ -13,7 +13,6 @@ from gnano.infer.weight_formats import (
     Int4Linear,
     Int8Linear,
     OneDnnLinear,
-    can_prepack,
     fuse_projections,
     prepack_onednn,
     quantize_model,
@@ -24,6 +23,17 @@ from gnano.model.transformer import GPT, Linear
 
 GREEDY = SamplingParams(temperature=0)
 KINDS = {"int8": (Int8Linear, 127 * 2), "int4": (Int4Linear, 15)}
+
+
+def can_prepack(dtype):
+    """Return whether oneDNN multiplies packed matrices of the dtype on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 # oneDNN packs nothing on a Mac, and only fp32 on a processor without AVX-512: test what it can
 PACKED = [dtype for dtype in (torch.float32, torch.bfloat16) if can_prepack(dtype)]
 needs_packing = pytest.mark.skipif(not PACKED, reason="this PyTorch has no oneDNN")

@@ -91,7 +91,7 @@ def cached(model, ids, chunks):
         layer.v_BKTE.fill_(float("nan"))
     with torch.no_grad():
         logits = torch.cat([model(part, cache) for part in ids.split(chunks, dim=1)], dim=1)
-    assert cache.max_length == ids.shape[1]
+    assert cache.lengths.max() == ids.shape[1]
     return logits
 
 

@@ -21,7 +21,8 @@ from gnano.config.recipe import load_recipe
 from gnano.data.sft.chat_template import load_template
 from gnano.model.hf_io import read_json_object
 from gnano.utils import files
-from gnano.utils.files import dump_json, open_stdin, read_text
+from gnano.utils.files import dump_json, read_text
+from gnano.utils.terminal import prepare_streams
 
 SOURCE = Path(gnano.__file__).parent
 LINES = lists(text(characters(exclude_characters="\r\n\ufeff", exclude_categories=["Cs"])))
@@ -38,7 +39,8 @@ def test_lines_end_only_in_lf_crlf_or_cr(lines, ending, mark):
         stdin(patch, content)
         assert read_text(None).split("\n") == [*lines, ""]
         stdin(patch, content)
-        assert list(open_stdin()) == [f"{line}\n" for line in lines]
+        prepare_streams()
+        assert list(sys.stdin) == [f"{line}\n" for line in lines]
 
 
 def read_prompts_file(path: Path) -> list[str]:

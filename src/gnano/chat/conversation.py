@@ -1,53 +1,30 @@
-"""A conversation with a model: its settings, its history in a file, and its answers as streams.
+"""A conversation with a model: its settings, and its history in a file.
 
 A saved conversation is a record that `gnano sft` can train on. An answer that the user stopped has
 `"stopped": true`, so that training can leave it out:
 
     {"messages": [{"role": "system", …}, {"role": "user", …}, {"role": "assistant", …}, …]}
-
-Each prompt is built as in training, from the system prompt and the newest exchanges that leave
-space for an answer:
-
-    │ system │ exchange 1 │ exchange 2 │ … │ question │ answer …            │
-             └─ dropped first ┘                       └─ at most half of it ┘
 """
 
 import json
-from bisect import bisect_left
-from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
-from time import perf_counter
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
-from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
-from gnano.data.sft.conversations import Turn, parse_conversation
+from gnano.data.sft.conversations import parse_conversation
 from gnano.data.sft.record_loading import read_record_files
-from gnano.infer.engine import Engine
 from gnano.utils.files import atomic_write_text, dump_json, read_text
-from gnano.utils.formatting import plural
-from gnano.utils.validation import Range, check_field_ranges
-
-MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
-FINISH_NOTES = {"stop": "", "length": "token limit reached", "context": "context full"}
+from gnano.utils.validation import Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSettings:
+class ChatSettings(SamplingParams):
     """The settings that `/set` changes: sampling parameters and the length of answers."""
 
-    sampling: SamplingParams = field(default_factory=SamplingParams)
     tokens: Annotated[int, Range(1, MAX_COUNT)] = 256  # maximum length of an answer
-
-    def __post_init__(self) -> None:
-        check_field_ranges(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all settings by name."""
-        return {**vars(self.sampling), "tokens": self.tokens}
 
     def with_value(self, name: str, value: str) -> "ChatSettings":
         """Return a copy with one setting parsed from text; `top-k` means `top_k`, `none` None.
@@ -55,7 +32,7 @@ class ChatSettings:
         Raises ValueError for an unknown name or a value that does not fit.
         """
         name = name.replace("-", "_")
-        kinds = get_type_hints(SamplingParams) | {"tokens": int}
+        kinds = get_type_hints(ChatSettings)
         if name not in kinds:
             raise ValueError(f"There is no setting {name!r}; the settings are {', '.join(kinds)}.")
         is_optional = get_origin(kinds[name]) is UnionType  # int | None
@@ -72,13 +49,11 @@ class ChatSettings:
                 parsed = kind(value)
         except ValueError:
             raise ValueError(f"{name} is {value!r}; it must be {expected}.") from None
-        if name == "tokens":
-            return replace(self, tokens=parsed)
-        return replace(self, sampling=replace(self.sampling, **{name: parsed}))
+        return replace(self, **{name: parsed})
 
     def format_value(self, name: str) -> str:
         """Return the value of a setting in the form that `with_value` parses."""
-        value = self.as_dict()[name.replace("-", "_")]
+        value = getattr(self, name.replace("-", "_"))
         if isinstance(value, tuple):
             return ",".join(f"{token}:{bias:g}" for token, bias in value) or "none"
         return "none" if value is None else str(value)
@@ -100,13 +75,6 @@ class ConversationHistory:
     system_prompt: str = ""
     exchanges: tuple[Exchange, ...] = ()
 
-    def to_turns(self) -> tuple[Turn, ...]:
-        """Return the turns that a prompt is made from."""
-        turns = [Turn("system", self.system_prompt)] if self.system_prompt else []
-        for exchange in self.exchanges:
-            turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
-        return tuple(turns)
-
     def save(self, path: Path) -> Path:
         """Write the file and return its path, with `.json` added to a name without a suffix.
 
@@ -125,12 +93,13 @@ class ConversationHistory:
                 raise ValueError(
                     f"{path} exists and is not a conversation; choose another name."
                 ) from None
-        messages: list[dict[str, Any]] = [
-            {"role": turn.role, "content": turn.content} for turn in self.to_turns()
-        ]
-        for number, exchange in enumerate(reversed(self.exchanges)):
+        system = {"role": "system", "content": self.system_prompt}
+        messages: list[dict[str, Any]] = [system] if self.system_prompt else []
+        for exchange in self.exchanges:
+            messages.append({"role": "user", "content": exchange.question})
+            messages.append({"role": "assistant", "content": exchange.answer})
             if exchange.was_stopped:
-                messages[-1 - 2 * number]["stopped"] = True
+                messages[-1]["stopped"] = True
         indent = None if path.suffix == ".jsonl" else 2
         text = dump_json({"messages": messages}, ensure_ascii=False, indent=indent)
         try:
@@ -181,138 +150,3 @@ def _stopped_answers(path: Path) -> set[int]:
         return {number for number, entry in enumerate(answers) if entry.get("stopped")}
     except (ValueError, LookupError, TypeError, AttributeError):
         return set()
-
-
-class ChatSession:
-    """A conversation with an engine; it needs no terminal."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        template: ChatTemplate = ALPACA,
-        settings: ChatSettings | None = None,
-        system_prompt: str = "",
-    ) -> None:
-        self.engine, self.template = engine, template
-        self.settings = settings or ChatSettings()
-        self.context_length = engine.model.config.block_size
-        self.batch = engine.new_batch(reuse_prefix=True)
-        # a model that did not learn to end its answer continues with the opening of a question
-        opening = template.user.partition("{content}")[0].strip().partition("\n")[0].strip()
-        self.stop_strings = (opening,) if len(opening) >= MIN_STOP_CHARS else ()
-        self.answer_stats: list[AnswerStats] = []  # of all answers, dropped ones included
-        self.resume(ConversationHistory(_clean(system_prompt)))
-
-    def resume(self, history: ConversationHistory) -> None:
-        """Continue this conversation."""
-        self.history = history
-        self.num_dropped = 0  # oldest exchanges that the model no longer sees
-        # the last question, answered or not
-        self.last_question = history.exchanges[-1].question if history.exchanges else ""
-        self.num_before_question = max(len(history.exchanges) - 1, 0)  # exchanges before it
-        self.num_retries = 0  # answers to it after the first
-
-    def reset(self) -> None:
-        """Start a new conversation with the same system prompt and settings."""
-        self.resume(ConversationHistory(self.history.system_prompt))
-
-    def set_system_prompt(self, system_prompt: str) -> None:
-        """Set the system prompt; "" for none."""
-        self.history = replace(self.history, system_prompt=_clean(system_prompt))
-
-    def ask(self, text: str, num_retries: int = 0) -> Generator[str]:
-        """Return the answer as a stream, one piece per token; a piece may be empty.
-
-        The exchange enters the history when the generator ends, as stopped if it was closed
-        before; a retry replaces the last one. Raises ValueError, before the first piece, for a
-        question that does not fit in the context; the session stays usable.
-        """
-        question = _clean(text)
-        if not question:
-            raise ValueError("The question is empty; type one.")
-        num_before = self.num_before_question if num_retries else len(self.history.exchanges)
-
-        def encode(first: int) -> list[int]:
-            history = replace(self.history, exchanges=self.history.exchanges[first:num_before])
-            turns = (*history.to_turns(), Turn("user", question))
-            return encode_prompt(turns, self.template, self.engine.tokenizer)
-
-        shortest = len(encode(num_before))
-        if shortest > self.context_length:
-            system = " with the system prompt" if self.history.system_prompt else ""
-            raise ValueError(
-                f"The question{system} has {shortest:,} tokens, and the model's context is "
-                f"{self.context_length:,}; shorten it."
-            )
-        # an answer has at most half of the context, as in `evals/`
-        budget = max(self.context_length - self.settings.tokens, self.context_length // 2)
-        # a dropped exchange never returns: what the model sees would otherwise alternate
-        firsts = range(self.num_dropped, num_before)
-        dropped_now = bisect_left(firsts, True, key=lambda n: len(encode(n)) <= budget)
-        self.num_dropped += dropped_now
-        self.last_question, self.num_before_question = question, num_before
-        self.num_retries = num_retries
-        prompt_ids = encode(self.num_dropped)
-        self.answer_stats.append(AnswerStats(len(prompt_ids), dropped_now))
-        return self._generate(prompt_ids, self.answer_stats[-1])
-
-    def regenerate(self) -> Generator[str]:
-        """Return another answer to the last question, which replaces the previous one."""
-        if not self.last_question:
-            raise ValueError("There is no question to answer again; ask one first.")
-        return self.ask(self.last_question, self.num_retries + 1)
-
-    def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:
-        start = perf_counter()
-        sampling = self.settings.sampling
-        if sampling.seed is not None:  # a retry differs, and a seed still determines the session
-            sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
-        space = ""  # white space at the end, which is part of the answer only if more follows
-        try:
-            for text, sequence in self.engine.stream(
-                prompt_ids, self.settings.tokens, sampling, self.stop_strings, batch=self.batch
-            ):
-                if len(sequence.output_ids) > stats.tokens:
-                    seconds = perf_counter() - start
-                    stats.first_token_seconds = stats.first_token_seconds or seconds
-                    stats.tokens = len(sequence.output_ids)
-                    stats.decode_seconds = seconds - stats.first_token_seconds
-                if sequence.finish_reason:
-                    stats.finish_note = FINISH_NOTES[sequence.finish_reason]
-                text = space + text if stats.answer else text.lstrip()
-                piece = text.rstrip()
-                space = text[len(piece) :]
-                stats.answer += piece
-                yield piece
-        finally:
-            if stats.answer:  # an empty answer leaves an earlier one in place
-                stopped = stats.finish_note == "stopped"
-                exchange = Exchange(self.last_question, stats.answer, stopped)
-                exchanges = (*self.history.exchanges[: self.num_before_question], exchange)
-                self.history = replace(self.history, exchanges=exchanges)
-
-
-@dataclass
-class AnswerStats:
-    """Length and speed of an answer, and why it ended."""
-
-    prompt_tokens: int
-    exchanges_dropped: int = 0  # from the context, to make space for this answer
-    answer: str = ""
-    tokens: int = 0  # of the answer
-    finish_note: str = "stopped"  # until it ends otherwise; "" if the model ended it
-    first_token_seconds: float = 0.0
-    decode_seconds: float = 0.0  # from the first token to the last
-
-    def __str__(self) -> str:
-        parts = [plural(self.tokens, "token")]
-        if self.tokens > 1 and self.decode_seconds:
-            parts.append(f"{(self.tokens - 1) / self.decode_seconds:,.1f} tokens/s")
-        if self.tokens:
-            parts.append(f"first after {self.first_token_seconds:.2f} s")
-        return " · ".join([*parts, *filter(None, [self.finish_note])])
-
-
-def _clean(text: str) -> str:
-    """Return the text without surrounding white space and without what UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8").strip()

@@ -1,85 +1,97 @@
-"""A chat's loop over lines, its slash commands and its output.
+"""A chat: from a line to an answer or the result of a slash command, and to what is printed.
 
-Ctrl-C interrupts an answer, then the line being typed, then, pressed twice, the program.
-Answers go to stdout. At a terminal, notes are printed between them, dim if `rich` is installed;
-otherwise they go to stderr, so that a pipe receives only the answers.
+Answers go to stdout, so that a pipe receives only these; notes go to stderr, or at a terminal
+between the answers.
+
+Each prompt is built as in training, from the system prompt and the newest exchanges that leave
+space for an answer:
+
+    │ system │ exchange 1 │ exchange 2 │ … │ question │ answer …            │
+             └─ dropped first ┘                       └─ at most half of it ┘
 """
 
-import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+import tomllib
+from bisect import bisect_left
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from time import perf_counter
+from typing import Any
 
-from gnano.chat.conversation import ChatSession, ConversationHistory
-from gnano.chat.prompt_input import make_line_reader
+from gnano.chat.conversation import ChatSettings, ConversationHistory, Exchange
+from gnano.chat.terminal_chat import (
+    ChatOutput,
+    catch_interrupts,
+    open_terminal_output,
+    respond_to_lines,
+)
+from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.config.inference_config import LoadConfig
+from gnano.data.sft.chat_template import (
+    ALPACA,
+    ChatTemplate,
+    encode_prompt,
+    load_template,
+    read_jinja_template,
+    read_template,
+)
+from gnano.data.sft.conversations import Turn
+from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
-from gnano.utils.files import open_stdin
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import is_installed
-from gnano.utils.terminal import CONTROL_CHARACTERS, echo, echo_stderr, supports_color
+from gnano.utils.terminal import echo, echo_stderr
 
-COMMANDS = {
-    "help": ("", "show this list"),
-    "reset": ("", "start a new conversation with the same system prompt and settings"),
-    "system": ("TEXT", "set the system prompt; without TEXT, remove it"),
-    "set": ("NAME VALUE", "change a sampling setting; without arguments, show all"),
-    "regen": ("", "answer the last question again"),
-    "save": ("FILE", "write the conversation as JSON that `gnano sft` can train on"),
-    "load": ("FILE", "continue a saved conversation"),
-    "stats": ("", "show token counts, speed, and context use"),
-    "quit": ("", "leave (also Ctrl-D)"),
-}
-MORE_HELP = (
-    "Start a question with // to send text that begins with /. Alt-Enter, or \\ at the end of a "
-    "line, starts another line. Ctrl-C stops an answer."
-)
-INSTALL_HINT = (
-    "For multi-line editing, a history of your questions, and dim notes: "
-    "pip install 'auto-g-nano[chat]'."
-)
+TEXTS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("texts.toml").read_text("utf-8"))
+COMMANDS: dict[str, tuple[str, str]] = TEXTS["commands"]  # name: argument, summary
+MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
+FINISH_NOTES = {"stop": "", "length": "token limit reached", "context": "context full"}
 
 
-class ChatOutput:
-    """The destination of notes: `print_note(text)`."""
-
-    def __init__(self, is_interactive: bool) -> None:
-        self.is_interactive = is_interactive
-        self.notes_on_stdout = is_interactive and sys.stdout.isatty()
-        self.print_note: Callable[[str], object] = echo if self.notes_on_stdout else echo_stderr
-        if self.notes_on_stdout and supports_color(sys.stdout) and is_installed("rich"):
-            from rich.console import Console
-
-            console = Console(style="dim", markup=False, highlight=False, emoji=False)
-            self.print_note = lambda text: console.print(text.translate(CONTROL_CHARACTERS))
-
-
-def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: str) -> int:
+def run_chat(
+    checkpoint: Path,
+    load_config: LoadConfig,
+    settings: ChatSettings,
+    format: str | None = None,
+    system_prompt: str = "",
+    prompt: str | None = None,
+) -> int:
     """Answer one prompt, all lines of a pipe, or a user at a terminal; return the exit code.
 
-    The code is 2 if a line of a pipe failed, with the reason on stderr.
+    `format` names a chat template; None is that of the checkpoint's tuning. The code is 2 if a line
+    of a pipe failed, with the reason on stderr.
     """
-    stdin = open_stdin()
-    interactive = prompt is None and stdin.isatty()
-    output = ChatOutput(interactive)
+    template = load_template(format) if format else None
+    folder = find_checkpoint(checkpoint)
+    template = template or read_template(folder)
+    engine = Engine.load(folder, **vars(load_config))
+    note = ""
+    if template is None:
+        note = TEXTS["unknown_template" if read_jinja_template(folder) else "not_tuned"]
+    session = ChatSession(engine, template or ALPACA, settings, system_prompt)
+    is_interactive = prompt is None and sys.stdin.isatty()
+    output = open_terminal_output() if is_interactive else ChatOutput()
     if note:
         output.print_note(note)
-    if interactive:
-        size = num_parameters(session.engine.model.config)
+    if is_interactive:
+        parameters = f"{num_parameters(engine.model.config):,} parameters"
         output.print_note(
-            f"{model_name} · {size:,} parameters · context {session.context_length:,} · /help"
+            f"{checkpoint} · {parameters} · context {session.context_length:,} · /help"
         )
         if not (is_installed("prompt_toolkit") and is_installed("rich")):
-            output.print_note(INSTALL_HINT)
-        _chat_at_terminal(session, output)
+            output.print_note(TEXTS["install_hint"])
+        respond = partial(respond_to_line, session=session, output=output)
+        respond_to_lines(respond, output, [f"/{name}" for name in COMMANDS])
         return 0
     if prompt is not None:
         print_answer(session.ask(prompt), session, output)
         return 0
     code = 0
-    for number, line in enumerate(stdin, 1):
+    for number, line in enumerate(sys.stdin, 1):
         try:
             respond_to_line(line, session, output)
         except EOFError:
@@ -90,28 +102,7 @@ def run_chat(session: ChatSession, note: str, prompt: str | None, model_name: st
     return code
 
 
-def _chat_at_terminal(session: ChatSession, output: ChatOutput) -> None:
-    read_line = make_line_reader([f"/{name}" for name in COMMANDS])
-    num_interrupts = 0  # Ctrl-C presses in a row on an empty line
-    while True:
-        try:
-            line = read_line()
-            num_interrupts = 0
-            respond_to_line(line, session, output)
-        except KeyboardInterrupt as interrupt:
-            has_text = bool(interrupt.args and interrupt.args[0])
-            num_interrupts = 0 if has_text else num_interrupts + 1
-            if num_interrupts > 1:
-                return
-            if num_interrupts == 1:
-                output.print_note("Press Ctrl-C again, or Ctrl-D, to leave.")
-        except EOFError:
-            return
-        except ValueError as error:
-            output.print_note(str(error))
-
-
-def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None:
+def respond_to_line(line: str, session: "ChatSession", output: ChatOutput) -> None:
     """Answer a question, or run a slash command and print its message.
 
     Raises ValueError for a mistake in the line, and EOFError for `/quit`.
@@ -135,7 +126,7 @@ def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None
         case "help":
             usages = [(f"/{name} {what}".strip(), text) for name, (what, text) in COMMANDS.items()]
             lines = [f"{usage:<16} {text}" for usage, text in usages]
-            output.print_note("\n".join([*lines, MORE_HELP]))
+            output.print_note("\n".join([*lines, TEXTS["more_help"]]))
         case "reset":
             session.reset()
             output.print_note("New conversation.")
@@ -159,8 +150,8 @@ def respond_to_line(line: str, session: ChatSession, output: ChatOutput) -> None
             raise EOFError
 
 
-def _change_setting(argument: str, session: ChatSession) -> str:
-    names = list(session.settings.as_dict())
+def _change_setting(argument: str, session: "ChatSession") -> str:
+    names = list(vars(session.settings))
     if argument:
         name, _, value = argument.partition(" ")
         if not value.strip():
@@ -170,7 +161,7 @@ def _change_setting(argument: str, session: ChatSession) -> str:
     return "\n".join(f"{name} {session.settings.format_value(name)}" for name in names)
 
 
-def _format_stats(session: ChatSession) -> str:
+def _format_stats(session: "ChatSession") -> str:
     answers = session.answer_stats
     tokens, seconds = sum(s.tokens for s in answers), sum(s.decode_seconds for s in answers)
     # the time of a first token is that of its prompt
@@ -187,7 +178,7 @@ def _format_stats(session: ChatSession) -> str:
     )
 
 
-def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutput) -> None:
+def print_answer(answer: Generator[str], session: "ChatSession", output: ChatOutput) -> None:
     """Print an answer that the session has started, and at a terminal its figures."""
     stats = session.answer_stats[-1]
     if stats.exchanges_dropped:
@@ -197,7 +188,7 @@ def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutpu
         )
     interrupts: AbstractContextManager[list[int]] = nullcontext([])
     if output.is_interactive:
-        interrupts = _catch_interrupts()
+        interrupts = catch_interrupts()
     with interrupts as presses, closing(answer):
         for piece in answer:
             echo(piece, end="")
@@ -210,23 +201,138 @@ def print_answer(answer: Generator[str], session: ChatSession, output: ChatOutpu
         output.print_note("The answer is empty and was not kept; /regen answers again.")
 
 
-@contextmanager
-def _catch_interrupts() -> Iterator[list[int]]:
-    """Record Ctrl-C instead of raising, so that a token is computed to its end.
+class ChatSession:
+    """A conversation with an engine; it needs no terminal."""
 
-    A second press ends the block immediately, since reading a long prompt cannot be divided.
-    """
-    presses: list[int] = []
+    def __init__(
+        self,
+        engine: Engine,
+        template: ChatTemplate = ALPACA,
+        settings: ChatSettings | None = None,
+        system_prompt: str = "",
+    ) -> None:
+        self.engine, self.template = engine, template
+        self.settings = settings or ChatSettings()
+        self.context_length = engine.model.config.block_size
+        self.batch = engine.new_batch(reuse_prefix=True)
+        # a model that did not learn to end its answer continues with the opening of a question
+        opening = template.user.partition("{content}")[0].strip().partition("\n")[0].strip()
+        self.stop_strings = (opening,) if len(opening) >= MIN_STOP_CHARS else ()
+        self.answer_stats: list[AnswerStats] = []  # of all answers, dropped ones included
+        self.resume(ConversationHistory(_clean(system_prompt)))
 
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        if presses:
-            raise KeyboardInterrupt
-        presses.append(number)
+    def resume(self, history: ConversationHistory) -> None:
+        """Continue this conversation."""
+        self.history = history
+        self.num_dropped = 0  # oldest exchanges that the model no longer sees
+        # the last question, answered or not
+        self.last_question = history.exchanges[-1].question if history.exchanges else ""
+        self.num_before_question = max(len(history.exchanges) - 1, 0)  # exchanges before it
+        self.num_retries = 0  # answers to it after the first
 
-    previous = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield presses
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    def reset(self) -> None:
+        """Start a new conversation with the same system prompt and settings."""
+        self.resume(ConversationHistory(self.history.system_prompt))
+
+    def set_system_prompt(self, system_prompt: str) -> None:
+        """Set the system prompt; "" for none."""
+        self.history = replace(self.history, system_prompt=_clean(system_prompt))
+
+    def ask(self, text: str, num_retries: int = 0) -> Generator[str]:
+        """Return the answer as a stream, one piece per token; a piece may be empty.
+
+        The exchange enters the history when the generator ends, as stopped if it was closed
+        before; a retry replaces the last one. Raises ValueError, before the first piece, for a
+        question that does not fit in the context; the session stays usable.
+        """
+        question = _clean(text)
+        if not question:
+            raise ValueError("The question is empty; type one.")
+        num_before = self.num_before_question if num_retries else len(self.history.exchanges)
+
+        def encode(first: int) -> list[int]:
+            system_prompt = self.history.system_prompt
+            turns = [Turn("system", system_prompt)] if system_prompt else []
+            for exchange in self.history.exchanges[first:num_before]:
+                turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
+            turns.append(Turn("user", question))
+            return encode_prompt(turns, self.template, self.engine.tokenizer)
+
+        shortest = len(encode(num_before))
+        if shortest > self.context_length:
+            system = " with the system prompt" if self.history.system_prompt else ""
+            raise ValueError(
+                f"The question{system} has {shortest:,} tokens, and the model's context is "
+                f"{self.context_length:,}; shorten it."
+            )
+        # an answer has at most half of the context, as in `evals/`
+        budget = max(self.context_length - self.settings.tokens, self.context_length // 2)
+        # a dropped exchange never returns: what the model sees would otherwise alternate
+        firsts = range(self.num_dropped, num_before)
+        dropped_now = bisect_left(firsts, True, key=lambda n: len(encode(n)) <= budget)
+        self.num_dropped += dropped_now
+        self.last_question, self.num_before_question = question, num_before
+        self.num_retries = num_retries
+        prompt_ids = encode(self.num_dropped)
+        self.answer_stats.append(AnswerStats(len(prompt_ids), dropped_now))
+        return self._generate(prompt_ids, self.answer_stats[-1])
+
+    def regenerate(self) -> Generator[str]:
+        """Return another answer to the last question, which replaces the previous one."""
+        if not self.last_question:
+            raise ValueError("There is no question to answer again; ask one first.")
+        return self.ask(self.last_question, self.num_retries + 1)
+
+    def _generate(self, prompt_ids: list[int], stats: "AnswerStats") -> Generator[str]:
+        start, sampling = perf_counter(), self.settings
+        if sampling.seed is not None:  # a retry differs, and a seed still determines the session
+            sampling = replace(sampling, seed=(sampling.seed + self.num_retries) % 2**63)
+        space = ""  # white space at the end, which is part of the answer only if more follows
+        try:
+            for text, sequence in self.engine.stream(
+                prompt_ids, sampling.tokens, sampling, self.stop_strings, batch=self.batch
+            ):
+                if len(sequence.output_ids) > stats.tokens:
+                    seconds = perf_counter() - start
+                    stats.first_token_seconds = stats.first_token_seconds or seconds
+                    stats.tokens = len(sequence.output_ids)
+                    stats.decode_seconds = seconds - stats.first_token_seconds
+                if sequence.finish_reason:
+                    stats.finish_note = FINISH_NOTES[sequence.finish_reason]
+                text = space + text if stats.answer else text.lstrip()
+                piece = text.rstrip()
+                space = text[len(piece) :]
+                stats.answer += piece
+                yield piece
+        finally:
+            if stats.answer:  # an empty answer leaves an earlier one in place
+                stopped = stats.finish_note == "stopped"
+                exchange = Exchange(self.last_question, stats.answer, stopped)
+                exchanges = (*self.history.exchanges[: self.num_before_question], exchange)
+                self.history = replace(self.history, exchanges=exchanges)
+
+
+@dataclass
+class AnswerStats:
+    """Length and speed of an answer, and why it ended."""
+
+    prompt_tokens: int
+    exchanges_dropped: int = 0  # from the context, to make space for this answer
+    answer: str = ""
+    tokens: int = 0  # of the answer
+    finish_note: str = "stopped"  # until it ends otherwise; "" if the model ended it
+    first_token_seconds: float = 0.0
+    decode_seconds: float = 0.0  # from the first token to the last
+
+    def __str__(self) -> str:
+        parts = [plural(self.tokens, "token")]
+        if self.tokens > 1 and self.decode_seconds:
+            parts.append(f"{(self.tokens - 1) / self.decode_seconds:,.1f} tokens/s")
+        if self.tokens:
+            parts.append(f"first after {self.first_token_seconds:.2f} s")
+        return " · ".join([*parts, *filter(None, [self.finish_note])])
+
+
+def _clean(text: str) -> str:
+    """Return the text without surrounding white space and without what UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode("utf-8").strip()

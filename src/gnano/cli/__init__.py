@@ -11,12 +11,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from functools import partial
 from typing import NoReturn
 
 from gnano import __version__
-from gnano.utils.platform_support import reject_windows
+from gnano.utils.platform_support import WINDOWS_ERROR
 from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME, TOKENIZER_THREAD_NAME
 from gnano.utils.terminal import drop_failed_writes, echo, echo_stderr, prepare_streams
 
@@ -110,7 +108,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _run_command(arguments: list[str]) -> int | None:
     """Run a command; return its exit code, or the signal that stopped its run."""
-    reject_windows()
+    if sys.platform == "win32":
+        raise OSError(WINDOWS_ERROR)
     name = arguments[0] if arguments else "help"
     if name in ("-h", "--help", "help"):
         echo(USAGE, end="")
@@ -124,14 +123,17 @@ def _run_command(arguments: list[str]) -> int | None:
         drop_failed_writes("stdout")
     module_name = f"{name}_" if keyword.iskeyword(name) else name
     module = importlib.import_module(f"gnano.cli.{module_name}")
-    run: Callable[[list[str]], int | None]
+    code: int | None
     if hasattr(module, "main"):
-        run = module.main
+        code = module.main(arguments[1:])
     else:  # a function with the module's name
-        from gnano.cli.args import run_function  # loads tyro
+        import tyro
 
-        run = partial(run_function, getattr(module, module_name), name)
-    return run(arguments[1:])
+        from gnano.cli.args import PATH_REGISTRY
+
+        function, usage = getattr(module, module_name), f"gnano {name}"
+        code = tyro.cli(function, prog=usage, args=arguments[1:], registry=PATH_REGISTRY)
+    return code
 
 
 def _error_message(error: ValueError | OSError) -> str:

@@ -4,20 +4,18 @@ Both come from signatures and dataclasses through tyro, so a field's comment is 
 recipe's key is its flag: `train.steps` in TOML, `--train.steps` here.
 """
 
-from collections.abc import Callable
+import os
 from dataclasses import make_dataclass, replace
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
-from gnano.utils.files import expand_path
 
-T = TypeVar("T")
 RECIPE_TABLES = ("model", "data", "train")
 PATH_REGISTRY = ConstructorRegistry()
 PathArg = Annotated[Path, tyro.conf.Positional]
@@ -39,16 +37,11 @@ def _path_constructor(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
-        instance_from_str=lambda words: Path(expand_path(words[0])),
+        # `Path.expanduser` raises for an unknown user
+        instance_from_str=lambda words: Path(os.path.expanduser(words[0])),  # noqa: PTH111
         is_instance=lambda value: isinstance(value, Path),
         str_from_instance=lambda path: [str(path)],
     )
-
-
-def run_function(function: Callable[..., T], command: str, argv: list[str]) -> T:
-    """Parse the arguments by the function's signature, and call it."""
-    with PATH_REGISTRY:
-        return tyro.cli(function, prog=f"gnano {command}", args=argv)
 
 
 def parse_recipe(
@@ -83,8 +76,7 @@ def parse_recipe(
     fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in RECIPE_TABLES]
     arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
     text = cleandoc(description or "")
-    with PATH_REGISTRY:
-        parsed = tyro.cli(arguments, prog=usage, description=text, args=argv)
+    parsed = tyro.cli(arguments, prog=usage, description=text, args=argv, registry=PATH_REGISTRY)
     return Recipe(**{part: getattr(parsed, part) for part in RECIPE_TABLES}), parsed
 
 

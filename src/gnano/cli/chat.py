@@ -3,14 +3,6 @@
 from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg
 from gnano.config.inference_config import LoadConfig, SamplingParams
 
-NOT_TUNED_NOTE = (
-    "This checkpoint was not tuned to answer questions; using the Alpaca format (--format)."
-)
-UNKNOWN_TEMPLATE_NOTE = (
-    "This checkpoint's chat template is not supported; using the Alpaca format (--format names "
-    "another)."
-)
-
 
 def chat(
     checkpoint: ModelArg,
@@ -35,24 +27,8 @@ def chat(
         prompt: Answer this one question, and exit.
         tokens: Maximum tokens per answer.
     """
-    from gnano.chat.conversation import ChatSession, ChatSettings
+    from gnano.chat.conversation import ChatSettings
     from gnano.chat.repl import run_chat
-    from gnano.checkpoint.run_checkpoints import find_checkpoint
-    from gnano.data.sft.chat_template import (
-        ALPACA,
-        load_template,
-        read_jinja_template,
-        read_template,
-    )
-    from gnano.infer.engine import Engine
 
-    settings = ChatSettings(sampling=sampling, tokens=tokens)
-    template = load_template(format) if format else None
-    folder = find_checkpoint(checkpoint)
-    template = template or read_template(folder)
-    engine = Engine.load(folder, **vars(load_config))
-    note = ""
-    if template is None:
-        note = UNKNOWN_TEMPLATE_NOTE if read_jinja_template(folder) else NOT_TUNED_NOTE
-    session = ChatSession(engine, template or ALPACA, settings, system)
-    return run_chat(session, note, prompt, str(checkpoint))
+    settings = ChatSettings(**vars(sampling), tokens=tokens)
+    return run_chat(checkpoint, load_config, settings, format, system, prompt)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gnano.cli.args import PathArg, parse_recipe, run_function
+from gnano.cli.args import PATH_REGISTRY, PathArg, parse_recipe
 from gnano.utils.terminal import echo, echo_stderr
 
 
@@ -115,9 +115,11 @@ def main(argv: list[str]) -> int | None:
     """Run the subcommand that the arguments name."""
     match argv:
         case ["show", *rest]:
-            run_function(show_sample, "data show", rest)
+            tyro.cli(show_sample, prog="gnano data show", args=rest, registry=PATH_REGISTRY)
         case ["verify", *rest]:
-            return run_function(verify_folder, "data verify", rest)
+            return tyro.cli(
+                verify_folder, prog="gnano data verify", args=rest, registry=PATH_REGISTRY
+            )
         case ["scale-out", *rest]:
             scale_out(rest)
         case [] | ["-h" | "--help"]:

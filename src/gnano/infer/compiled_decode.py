@@ -74,11 +74,9 @@ class DecodeRunner:
 
         On a GPU the next step with as many rows overwrites them.
         """
-        cache, rows = self.cache, len(ids)
-        assert cache.max_length < cache.capacity, "the cache is full"
-        end = min(
-            -(-(cache.max_length + 1) // CACHE_LENGTH_STEP) * CACHE_LENGTH_STEP, cache.capacity
-        )
+        cache, rows, longest = self.cache, len(ids), int(self.cache.lengths.max())
+        assert longest < cache.capacity, "the cache is full"
+        end = min(-(-(longest + 1) // CACHE_LENGTH_STEP) * CACHE_LENGTH_STEP, cache.capacity)
         graphed = self.device.type == "cuda"
         # a graph has a fixed number of rows, so unused ones are computed too
         padded = min(1 << (rows - 1).bit_length(), len(cache.lengths)) if graphed else rows

@@ -1,7 +1,7 @@
 """Continuous batching: several sequences are generated together and join or leave between steps.
 
     add ─▶ waiting ─▶ prefill of all new sequences, in one pass ─┐
-                      decode: one more token of each active one ─┴▶ logits ─▶ sample ─▶ append
+                      decode: one more token of each active one ─┴▶ logits ─▶ sample ─▶ text
     a sequence ends or is canceled ─▶ the last row of the cache moves to its place
 
 Each sequence has its own settings, history and random generator, so the others in the batch change
@@ -23,12 +23,12 @@ from gnano.infer.sampling import (
     TokenHistory,
     TokenLogprob,
     compute_logprob,
-    make_generator,
     sample_tokens,
 )
 from gnano.infer.weight_formats import without_onednn_for_one_row
 from gnano.model.attention import KVCache
 from gnano.model.transformer import GPT
+from gnano.tokenizer.bpe import IncrementalDetokenizer, Tokenizer
 from gnano.utils.validation import Range, check_field_ranges, check_number
 
 MAX_PREFILL_TOKENS = 16_384  # of one pass, padding included
@@ -46,6 +46,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     # alternatives returned with each token's log-probability; None: no log-probabilities
     logprobs: Annotated[int | None, Range(0, MAX_COUNT)] = None
+    stop: Sequence[str] = ()  # strings that end the text and are not part of it
     context_shift: bool = False  # drop the older half of a full context and continue
 
     def __post_init__(self) -> None:
@@ -58,8 +59,11 @@ class SequenceState:
 
     request: Request
     generator: torch.Generator
-    history: TokenHistory
-    output_ids: list[int] = field(default_factory=list)  # without end-of-text
+    history: TokenHistory | None  # for penalties
+    detokenizer: IncrementalDetokenizer
+    text: str = ""  # what no later token can change
+    # without end-of-text, but including those of a stop string
+    output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)  # of the output, if requested
     finish_reason: FinishReason | None = None  # None while in progress
     context_shifted: bool = False
@@ -71,23 +75,23 @@ class ContinuousBatch:
     `max_length` limits prompt and output together (default: the model's context). With
     `reuse_prefix`, a batch of one row keeps its cache and computes only the part of the next
     prompt that differs from the last sequence. `compiled_decoder` is used on a CPU only for one
-    row. Ids from `vocab_size` on (default: the model's) are padding: they are refused in prompts
-    and never sampled or reported.
+    row. `eos_token_id` ends a text (default: end-of-text). Ids that the tokenizer does not have are
+    padding: they are refused in prompts and never sampled or reported.
     """
 
     def __init__(
         self,
         model: GPT,
-        eos_token_id: int,
+        tokenizer: Tokenizer,
         batch_size: int = 1,
         max_length: int | None = None,
         reuse_prefix: bool = False,
         compiled_decoder: CompiledDecoder | None = None,
-        vocab_size: int | None = None,
+        eos_token_id: int | None = None,
     ) -> None:
         assert batch_size == 1 or not reuse_prefix, "only one row can reuse its prefix"
-        self.model, self.eos_token_id, self.reuse_prefix = model, eos_token_id, reuse_prefix
-        self.vocab_size = vocab_size or model.config.vocab_size
+        self.model, self.tokenizer, self.reuse_prefix = model.eval(), tokenizer, reuse_prefix
+        self.eos_token_id = tokenizer.end_of_text_id if eos_token_id is None else eos_token_id
         self.cached_ids: tuple[int, ...] = ()  # of the last sequence, as far as they are cached
         self.max_length = min(max_length or model.config.block_size, model.config.block_size)
         weight = model.model.embed_tokens.weight  # never quantized
@@ -110,15 +114,27 @@ class ContinuousBatch:
                 f"The prompt has {len(request.prompt_ids):,} tokens and does not fit in the "
                 f"model's context of {self.max_length:,}; shorten it."
             )
-        allowed = Range(0, self.vocab_size - 1)
+        allowed = Range(0, self.tokenizer.vocab_size - 1)
         for token in request.prompt_ids:
-            if type(token) is not int or not 0 <= token < self.vocab_size:
+            if type(token) is not int or not 0 <= token < self.tokenizer.vocab_size:
                 check_number("A token of the prompt", token, allowed)
-        for token, _ in request.sampling.logit_bias:
+        sampling = request.sampling
+        for token, _ in sampling.logit_bias:
             check_number("A token of logit_bias", token, allowed)
-        generator = make_generator(request.sampling.seed)
-        history = TokenHistory(request.prompt_ids, request.sampling)
-        sequence = SequenceState(request, generator, history)
+        generator = torch.Generator()
+        if sampling.seed is None:
+            generator.seed()  # from the operating system
+        else:
+            generator.manual_seed(sampling.seed)
+        has_penalties = (
+            sampling.repetition_penalty != 1
+            or sampling.presence_penalty
+            or sampling.frequency_penalty
+            or sampling.no_repeat_ngram_size
+        )
+        history = TokenHistory(request.prompt_ids, sampling) if has_penalties else None
+        detokenizer = IncrementalDetokenizer(request.stop)
+        sequence = SequenceState(request, generator, history, detokenizer)
         if request.max_new_tokens > 0:
             self.waiting.append(sequence)
         else:
@@ -166,7 +182,7 @@ class ContinuousBatch:
         if not logits:
             return []
         logits_BV = torch.cat(logits) if len(logits) > 1 else logits[0]
-        logits_BV = logits_BV[:, : self.vocab_size]
+        logits_BV = logits_BV[:, : self.tokenizer.vocab_size]
         sequences = list(self.active)
         tokens = sample_tokens(
             logits_BV,
@@ -177,12 +193,14 @@ class ContinuousBatch:
         for sequence, token, logits_V in zip(sequences, tokens, logits_BV, strict=True):
             if token == self.eos_token_id:
                 sequence.finish_reason = "stop"
+                sequence.text += sequence.detokenizer.push(b"", final=True)
                 self.cancel(sequence)
                 continue
             request, row = sequence.request, self.active.index(sequence)
             is_full = self.cache.lengths[row] == self.max_length
             sequence.output_ids.append(token)
-            sequence.history.add(token)
+            if sequence.history:
+                sequence.history.add(token)
             if request.logprobs is not None:
                 sequence.logprobs.append(compute_logprob(logits_V, token, request.logprobs))
             if len(sequence.output_ids) == request.max_new_tokens:
@@ -198,6 +216,10 @@ class ContinuousBatch:
                 part = self.cache.slice_rows(row, row + 1)
                 part.lengths[:] = 0
                 self.model.hidden_states(torch.tensor([newer], device=self.device), part)
+            data, is_end = self.tokenizer.id_bytes[token], sequence.finish_reason is not None
+            sequence.text += sequence.detokenizer.push(data, is_end)
+            if sequence.detokenizer.stopped:
+                sequence.finish_reason = "stop"
             if sequence.finish_reason:
                 self.cancel(sequence)
         return sequences

@@ -3,7 +3,6 @@
 prompts ─▶ ids ─▶ `ContinuousBatch` ─▶ one token per step ─▶ bytes ─▶ text that is final
 """
 
-import codecs
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -46,12 +45,13 @@ class Completion:
     prompt_tokens: int = 0
 
 
+@dataclass(eq=False)
 class Engine:
     """A model and its tokenizer, for generating text."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
-        self.compiled_decoder: CompiledDecoder | None = None
+    model: GPT
+    tokenizer: Tokenizer
+    compiled_decoder: CompiledDecoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -113,12 +113,12 @@ class Engine:
         """Return an empty batch; `eos_token_id` defaults to the tokenizer's end-of-text."""
         return ContinuousBatch(
             self.model,
-            self.tokenizer.end_of_text_id if eos_token_id is None else eos_token_id,
+            self.tokenizer,
             batch_size,
             max_length,
             reuse_prefix,
             self.compiled_decoder,
-            self.tokenizer.vocab_size,
+            eos_token_id,
         )
 
     def prepare_for_batching(self) -> None:
@@ -149,11 +149,19 @@ class Engine:
             prompt_ids=ids,
             max_new_tokens=max_new_tokens,
             sampling=sampling or SamplingParams(),
+            stop=stop,
             context_shift=context_shift,
         )
         if batch is None or batch.active or batch.waiting:  # or it is busy with other sequences
             batch = self.new_batch(1, len(ids) + max_new_tokens)
-        yield from self._decode_text(batch, [batch.add(request)], stop)
+        sequence = batch.add(request)
+        try:
+            while sequence.finish_reason is None:
+                known = len(sequence.text)
+                batch.step()
+                yield sequence.text[known:], sequence
+        finally:
+            batch.cancel(sequence)
 
     def stream_text(
         self,
@@ -203,6 +211,7 @@ class Engine:
                 max_new_tokens=max_new_tokens,
                 sampling=sample_params,
                 logprobs=logprobs,
+                stop=stop,
                 context_shift=context_shift,
             )
             for ids in map(self.encode_prompt, prompts)
@@ -213,45 +222,24 @@ class Engine:
         longest = max((len(request.prompt_ids) for request in requests), default=0)
         batch_size = max(1, min(MAX_BATCH_SIZE, len(requests)))
         batch = self.new_batch(batch_size, longest + max_new_tokens)
-        texts = {batch.add(request): "" for request in requests}
+        sequences = [batch.add(request) for request in requests]
         on_progress(done := 0)
-        for text, sequence in self._decode_text(batch, list(texts), stop):
-            texts[sequence] += text
-            if sequence.finish_reason:
-                on_progress(done := done + 1)
+        while batch.active or batch.waiting:
+            for sequence in batch.step():
+                if sequence.finish_reason:
+                    on_progress(done := done + 1)
         completions = [
             Completion(
-                text,
+                sequence.text,
                 tuple(sequence.output_ids),
                 cast(FinishReason, sequence.finish_reason),
                 tuple(sequence.logprobs),
                 len(sequence.request.prompt_ids),
             )
-            for sequence, text in texts.items()
+            for sequence in sequences
         ]
         starts = range(0, len(completions), num_samples)
         return [completions[start : start + num_samples] for start in starts]
-
-    def _decode_text(
-        self, batch: ContinuousBatch, sequences: list[SequenceState], stop: Sequence[str]
-    ) -> Generator[tuple[str, SequenceState]]:
-        """Run the batch; after each token yield the text that became final and its sequence."""
-        try:
-            detokenizers = {sequence: IncrementalDetokenizer(stop) for sequence in sequences}
-            while batch.active or batch.waiting:
-                for sequence in batch.step():
-                    is_end = sequence.finish_reason is not None
-                    # end-of-text has no text
-                    new_ids = sequence.output_ids[-1:] if sequence.finish_reason != "stop" else []
-                    detokenizer = detokenizers[sequence]
-                    text = detokenizer.push(self.tokenizer.decode_bytes(new_ids), is_end)
-                    if detokenizer.stopped:
-                        batch.cancel(sequence)
-                        sequence.finish_reason = "stop"
-                    yield text, sequence
-        finally:
-            for sequence in sequences:
-                batch.cancel(sequence)
 
     def encode_prompt(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """Return the ids of a prompt; text starts a document, ids are returned unchanged.
@@ -261,46 +249,3 @@ class Engine:
         if isinstance(prompt, str):
             return self.tokenizer.end_of_text_id, *self.tokenizer.encode(prompt)
         return tuple(prompt)
-
-
-class IncrementalDetokenizer:
-    """Turns the bytes of tokens into text that no later token can change.
-
-    A token may end inside a character, and a stop string may span tokens: such text is held back,
-    so that neither a broken character nor the start of a stop string is ever returned.
-    """
-
-    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
-        self.stop_strings = (
-            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
-        )
-        if any(not isinstance(text, str) or not text for text in self.stop_strings):
-            raise ValueError("A stop string is empty or not a string; give at least one character.")
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.pending_text = ""
-        self.stopped = False  # by a stop string; nothing follows
-
-    def push(self, data: bytes, final: bool = False) -> str:
-        """Add a token's bytes; return the text that is now final."""
-        if self.stopped:
-            return ""
-        self.pending_text += self.decoder.decode(data, final)
-        # if several match, the one that ends first wins, independent of chunk boundaries
-        found = [
-            (start + len(stop), start)
-            for stop in self.stop_strings
-            if (start := self.pending_text.find(stop)) >= 0
-        ]
-        if found:
-            self.stopped = True
-            text, self.pending_text = self.pending_text[: min(found)[1]], ""
-            return text
-        # hold back the longest suffix that is a prefix of a stop string
-        end = len(self.pending_text)
-        longest = 0 if final else max(map(len, self.stop_strings), default=1) - 1
-        for start in range(max(0, end - longest), end):
-            if any(stop.startswith(self.pending_text[start:]) for stop in self.stop_strings):
-                end = start
-                break
-        text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
-        return text

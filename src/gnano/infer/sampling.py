@@ -11,7 +11,8 @@ The order is that of transformers. Bias and penalties apply to the model's own l
 
 Bias, repetition and no-repeat are those of transformers (`sequence_bias`, `repetition_penalty`,
 `no_repeat_ngram_size`), frequency and presence those of OpenAI's API. A `TokenHistory` grows with
-the text, so that a step costs as much as there are distinct tokens.
+the text, so that a step costs as much as there are distinct tokens; rows without penalties have
+none.
 
 Top-k, top-p and min-p each keep the likeliest tokens (of equal ones the lower id first), and
 top-p counts only what top-k left. Only as many tokens are sorted as could be kept: sorting a
@@ -104,12 +105,6 @@ class TokenHistory:
     """The ids of a prompt and its answer so far, in the form that penalties need."""
 
     def __init__(self, prompt: Sequence[int], sampling: SamplingParams) -> None:
-        self.is_needed = bool(
-            sampling.repetition_penalty != 1
-            or sampling.presence_penalty
-            or sampling.frequency_penalty
-            or sampling.no_repeat_ngram_size
-        )
         self.seen_ids: set[int] = set(prompt)
         self.output_counts: dict[int, int] = {}  # id -> its occurrences in the answer
         self.ngram_size = sampling.no_repeat_ngram_size  # 0: no n-grams are recorded
@@ -121,11 +116,10 @@ class TokenHistory:
 
     def add(self, token: int) -> None:
         """Add a token of the answer."""
-        if self.is_needed:
-            self.seen_ids.add(token)
-            self.output_counts[token] = self.output_counts.get(token, 0) + 1
-            if self.ngram_size:
-                self._record_ngram(token)
+        self.seen_ids.add(token)
+        self.output_counts[token] = self.output_counts.get(token, 0) + 1
+        if self.ngram_size:
+            self._record_ngram(token)
 
     def _record_ngram(self, token: int) -> None:
         if len(self.recent_ids) == self.ngram_size - 1:
@@ -133,13 +127,17 @@ class TokenHistory:
         self.recent_ids.append(token)
 
 
-def apply_penalties(logits_V: Tensor, sampling: SamplingParams, history: TokenHistory) -> None:
+def apply_penalties(
+    logits_V: Tensor, sampling: SamplingParams, history: TokenHistory | None
+) -> None:
     """Apply bias, penalties and no-repeat to fp32 logits [V] in place."""
     if sampling.logit_bias:
         biased_ids, biases = zip(*sampling.logit_bias, strict=True)
         logits_V[_index_tensor(biased_ids, logits_V)] += torch.tensor(
             biases, device=logits_V.device
         )
+    if history is None:
+        return
     if sampling.repetition_penalty != 1 and history.seen_ids:
         ids = _index_tensor(history.seen_ids, logits_V)
         logit = logits_V[ids]
@@ -182,33 +180,21 @@ def compute_logprob(logits_V: Tensor, token_id: int, num_top: int = 0) -> TokenL
     return TokenLogprob(token_id, float(log_V[token_id]), top_logprobs)
 
 
-def make_generator(seed: int | None) -> torch.Generator:
-    """Return a random generator for one sequence; None seeds it from the operating system."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
-
-
 def sample_tokens(
     logits_BV: Tensor,
     params: Sequence[SamplingParams],
     generators: Sequence[torch.Generator],
-    histories: Sequence[TokenHistory],
+    histories: Sequence[TokenHistory | None],
 ) -> list[int]:
     """Draw one token id per row from logits [B, V]; rows do not affect each other.
 
-    Raises ValueError where logits are not finite.
+    Only penalties need a history. Raises ValueError where logits are not finite.
     """
-    pairs = list(zip(params, histories, strict=True))
-    changed = [row for row, (s, history) in enumerate(pairs) if s.logit_bias or history.is_needed]
+    changed = [row for row, s in enumerate(params) if s.logit_bias or histories[row]]
     if changed:
         logits_BV = logits_BV.to(torch.float32, copy=True)
         for row in changed:
-            apply_penalties(logits_BV[row], *pairs[row])
-
+            apply_penalties(logits_BV[row], params[row], histories[row])
     tokens = [0] * len(params)
     greedy = [row for row, s in enumerate(params) if s.temperature == 0]
     drawn = [row for row, s in enumerate(params) if s.temperature > 0]

@@ -79,8 +79,42 @@ class FusedLinear(Linear):
         return y_NO.view(*x.shape[:-1], len(self.weight))[..., : self.out_features]
 
 
-class FrozenLinear(nn.Module, ABC):
-    """A linear layer whose weight is stored in another form than `Linear`'s."""
+class OneDnnLinear(nn.Module):
+    """A linear layer with its weight in oneDNN's layout."""
+
+    packed_weight: Tensor
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.out_features = linear.out_features
+        packed_weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
+        self.register_buffer("packed_weight", packed_weight, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x @ Wᵀ without padding."""
+        x_NI, packed = x.reshape(-1, x.shape[-1]).contiguous(), self.packed_weight
+        y_NO: Tensor
+        if torch.compiler.is_compiling():
+            y_NO = _packed_matmul(x_NI, packed)
+        else:
+            y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
+        return y_NO.view(*x.shape[:-1], y_NO.shape[1])[..., : self.out_features]
+
+
+# the compiler expects constant weights from the raw operator, which it also generates
+@torch.library.custom_op("gnano::packed_product", mutates_args=())
+def _packed_matmul(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
+    y_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed_OI, None, "none", [], "")
+    return y_NO
+
+
+@_packed_matmul.register_fake
+def _(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
+    return x_NI.new_empty(len(x_NI), len(packed_OI))
+
+
+class QuantizedLinear(nn.Module, ABC):
+    """A linear layer whose weight is stored as small integers."""
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()
@@ -96,40 +130,7 @@ class FrozenLinear(nn.Module, ABC):
         return y_NO.view(*x.shape[:-1], y_NO.shape[1])[..., : self.out_features]
 
 
-class OneDnnLinear(FrozenLinear):
-    """A linear layer with its weight in oneDNN's layout."""
-
-    packed_weight: Tensor
-
-    def __init__(self, linear: Linear) -> None:
-        super().__init__(linear)
-        packed_weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1)
-        self.register_buffer("packed_weight", packed_weight, persistent=False)
-
-    def matmul(self, x_NI: Tensor) -> Tensor:
-        """Return x @ Wᵀ, [N, O]."""
-        y_NO: Tensor
-        if torch.compiler.is_compiling():
-            y_NO = _packed_matmul(x_NI, self.packed_weight)
-        else:
-            packed = self.packed_weight
-            y_NO = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
-        return y_NO
-
-
-# the compiler expects constant weights from the raw operator, which it also generates
-@torch.library.custom_op("gnano::packed_product", mutates_args=())
-def _packed_matmul(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
-    y_NO: Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed_OI, None, "none", [], "")
-    return y_NO
-
-
-@_packed_matmul.register_fake
-def _(x_NI: Tensor, packed_OI: Tensor) -> Tensor:
-    return x_NI.new_empty(len(x_NI), len(packed_OI))
-
-
-class Int8Linear(FrozenLinear):
+class Int8Linear(QuantizedLinear):
     """A linear layer in 8 bits, with one scale per output."""
 
     q_OI: Tensor
@@ -154,7 +155,7 @@ class Int8Linear(FrozenLinear):
         return F.linear(x_NI, self.q_OI.to(x_NI.dtype)) * self.scale_O
 
 
-class Int4Linear(FrozenLinear):
+class Int4Linear(QuantizedLinear):
     """A linear layer in 4 bits, with a scale and a zero per group of inputs."""
 
     q_OI: Tensor  # on a CPU in the layout of its kernel, else two per byte
@@ -204,7 +205,7 @@ def fuse_projections(model: GPT) -> GPT:
     return model.eval()
 
 
-def _replace_linears(model: GPT, layer_class: Callable[[Linear], FrozenLinear]) -> GPT:
+def _replace_linears(model: GPT, layer_class: Callable[[Linear], nn.Module]) -> GPT:
     """Replace each linear layer of blocks and head in place, one after another."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
@@ -213,20 +214,17 @@ def _replace_linears(model: GPT, layer_class: Callable[[Linear], FrozenLinear]) 
     return model
 
 
-def can_prepack(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN multiplies packed matrices of the dtype on this processor."""
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if dtype == torch.bfloat16:
-        return available and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return available and dtype == torch.float32
-
-
 def prepack_onednn(model: GPT) -> GPT:
     """Repack the matrices of blocks and head in place, if supported and not yet done."""
     head = model.lm_head
     if not isinstance(head, Linear) or head.weight.device.type != "cpu":
         return model
-    return _replace_linears(model, OneDnnLinear) if can_prepack(head.weight.dtype) else model
+    is_supported: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if head.weight.dtype == torch.bfloat16:
+        is_supported = is_supported and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    elif head.weight.dtype != torch.float32:
+        is_supported = False
+    return _replace_linears(model, OneDnnLinear) if is_supported else model
 
 
 def quantize_model(model: GPT, quant: Quantization) -> GPT:

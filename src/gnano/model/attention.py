@@ -134,11 +134,6 @@ class KVCache:
             for _ in range(config.n_layer)
         ]
 
-    @property
-    def max_length(self) -> int:
-        """Tokens in the longest row."""
-        return int(self.lengths.max())
-
     def slice_rows(self, start: int, stop: int) -> Self:
         """Return a cache of some rows that shares their memory."""
         part = copy(self)
@@ -168,7 +163,7 @@ class KVCache:
 
     def advance(self, num_tokens: int) -> Tensor | None:
         """Prepare for new tokens; return their positions [B, T], or None if rows do not differ."""
-        start, end = int(self.lengths[0]), self.max_length + num_tokens
+        start, end = int(self.lengths[0]), int(self.lengths.max()) + num_tokens
         # writing past the end would silently be dropped
         assert end <= self.capacity, "the cache is full"
         positions_BT = None

@@ -13,7 +13,9 @@ regional variants have similar names and other rates: they are unknown, and so i
 
 import difflib
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 from gnano.config.model_config import ModelConfig
 
@@ -59,14 +61,14 @@ def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> i
     return 2 * config.n_layer * config.n_kv_head * config.head_size * bytes_per_value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gpu:
     """The specifications of a GPU."""
 
     name: str  # on the command line
     name_pattern: str  # full match of torch.cuda.get_device_name()
     bf16_tflops: float  # TFLOP/s, dense, fp32 accumulation
-    fp8_tflops: float | None  # None: no FP8
+    fp8_tflops: float | None = None  # None: no FP8
     memory_gib: float  # GiB visible to torch (total_memory), rounded down
     bandwidth_tb_per_s: float
     max_watts: int  # maximum board power
@@ -77,39 +79,8 @@ class Gpu:
         return int(self.memory_gib * GIB)
 
 
-# The memory is the capacity in PyTorch's out-of-memory messages; the rest is from the vendors'
-# pages, values "with sparsity" halved.
-_GPU_ROWS: tuple[tuple[str, str, float, float | None, float, float, int], ...] = (
-    # nvidia.com/en-us/data-center/a100
-    ("a100-40gb", r"(NVIDIA )?A100-(SXM4|PCIE)-40GB", 312.0, None, 39.3, 1.555, 400),
-    ("a100", r"(NVIDIA )?A100(-SXM4-80GB| 80GB PCIe)", 312.0, None, 79.1, 2.039, 400),
-    # nvidia.com/en-us/data-center/h100
-    ("h100-pcie", "NVIDIA H100 PCIe", 756.5, 1513.0, 79.1, 2.0, 350),
-    ("h100-nvl", "NVIDIA H100 NVL", 835.5, 1671.0, 93.0, 3.9, 400),
-    ("h100", "NVIDIA H100 80GB HBM3", 989.5, 1979.0, 79.1, 3.35, 700),
-    # nvidia.com/en-us/data-center/h200
-    ("h200-nvl", "NVIDIA H200 NVL", 835.5, 1671.0, 139.7, 4.8, 600),
-    ("h200", "NVIDIA H200", 989.5, 1979.0, 139.7, 4.8, 700),
-    # nvidia.com/en-us/data-center/hgx, an eighth of its eight GPUs
-    ("b200", "NVIDIA B200", 2250.0, 4500.0, 178.3, 7.7, 1000),
-    # Ada whitepaper, the rows "with FP32 accumulate":
-    # images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf
-    ("rtx-4090", "NVIDIA GeForce RTX 4090", 165.2, 330.3, 23.5, 1.008, 450),
-    # RTX Blackwell whitepaper, the same rows: images.nvidia.com/aem-dam/Solutions/geforce/
-    # blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf
-    ("rtx-5090", "NVIDIA GeForce RTX 5090", 209.5, 419.0, 31.3, 1.792, 575),
-    # nvidia.com/en-us/products/workstations/professional-desktop-gpus/rtx-pro-6000: eighths of
-    # the 4,030 and 3,511 TFLOP/s of FP4 with sparsity; these cards accumulate in fp32 at full rate
-    ("rtx-pro-6000", r"NVIDIA RTX PRO 6000 Blackwell (Workstation|Server) Edition",
-     503.8, 1007.6, 94.9, 1.792, 600),
-    ("rtx-pro-6000-max-q", r"NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
-     438.9, 877.8, 94.9, 1.792, 300),
-    # nvidia.com/en-us/data-center/l40s
-    ("l40s", "NVIDIA L40S", 362.05, 733.0, 44.3, 0.864, 350),
-    # amd.com/en/products/accelerators/instinct/mi300/mi300x.html
-    ("mi300x", "AMD Instinct MI300X", 1307.4, 2614.9, 191.9, 5.3, 750),
-)  # fmt: skip
-GPUS = tuple(Gpu(*row) for row in _GPU_ROWS)
+_TABLE = tomllib.loads(Path(__file__).with_name("gpus.toml").read_text("utf-8"))
+GPUS = tuple(Gpu(**entry) for entry in _TABLE["gpu"])
 
 
 def lookup_gpu(device_name: str) -> Gpu | None:

@@ -118,21 +118,12 @@ def save_adapter(
     """
     folder.mkdir(parents=True, exist_ok=True)
     alpha = int(config.alpha) if config.alpha == int(config.alpha) else config.alpha
-    settings = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+    settings = json.loads(Path(__file__).with_name(ADAPTER_CONFIG_NAME).read_text("utf-8")) | {
         "base_model_name_or_path": base_model,
         "r": config.rank,
         "lora_alpha": alpha,
         "lora_dropout": config.dropout,
         "target_modules": list(config.target_modules),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "modules_to_save": None,
-        "use_dora": False,
-        "use_rslora": False,
     }
     (folder / ADAPTER_CONFIG_NAME).write_text(dump_json(settings, indent=2) + "\n", "utf-8")
     named = {

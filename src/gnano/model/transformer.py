@@ -60,13 +60,6 @@ class LMHead(Linear):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = destination[prefix + "weight"][: self.out_features]
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        weight = state_dict.get(prefix + "weight")
-        if weight is not None and len(weight) == self.out_features:
-            padding = (0, 0, 0, len(self.weight) - self.out_features)
-            state_dict = {**state_dict, prefix + "weight": F.pad(weight, padding)}
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 class RMSNorm(nn.RMSNorm):
     """RMS normalization: x / root-mean-square(x) × weight (Zhang & Sennrich 2019)."""
@@ -259,7 +252,7 @@ class GPT(nn.Module):
             raise ValueError(
                 "A KV cache holds one document per row; pass document_ids_BT or cache, not both."
             )
-        past = cache.max_length if cache else 0
+        past = int(cache.lengths.max()) if cache else 0
         end = past + ids_BT.shape[1]
         if end > self.config.block_size and prefix_tree is None:
             raise ValueError(
@@ -347,4 +340,8 @@ class GPT(nn.Module):
         """Load tensors with Hugging Face's names or the published ones (see `tensor_names`)."""
         if "token_embedding_table.weight" in state_dict:
             state_dict = convert_from_published(state_dict, self.config)
+        weight = state_dict.get("lm_head.weight")
+        if weight is not None and len(weight) == self.config.vocab_size:
+            padding = (0, 0, 0, self.config.padded_vocab_size - self.config.vocab_size)
+            state_dict = {**state_dict, "lm_head.weight": F.pad(weight, padding)}
         return super().load_state_dict(state_dict, strict, assign)

@@ -10,6 +10,7 @@ The `tokenizers` library encodes. For GPT-2's vocabulary tiktoken gives the same
 times as fast.
 """
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -59,7 +60,8 @@ class Tokenizer:
     fingerprint: str  # SHA-256 of all that determines the ids
     vocab: dict[str, int]  # the id of each token, spelled in the keys of `UNICODE_TO_BYTE`
     merges: list[tuple[str, str]]  # earlier ones are applied first
-    # UTF-8 bytes of each id, shape [V]; 0 for end-of-text. With them bits per byte can be computed,
+    id_bytes: list[bytes]  # of each id, empty for end-of-text
+    # the number of bytes of each id, shape [V]. With them bits per byte can be computed,
     # which compare across vocabularies, unlike loss per token
     token_bytes: NDArray[np.int64]
 
@@ -86,12 +88,11 @@ class Tokenizer:
         self._backend.encode_special_tokens = True
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
-        # of each id, empty for end-of-text
-        self._id_bytes = [
+        self.id_bytes = [
             b"" if token == END_OF_TEXT else bytes(map(UNICODE_TO_BYTE.__getitem__, token))
             for token in sorted(vocab, key=vocab.__getitem__)
         ]
-        self.token_bytes = np.array([len(piece) for piece in self._id_bytes], np.int64)
+        self.token_bytes = np.array([len(piece) for piece in self.id_bytes], np.int64)
         definition = [sorted(vocab.items()), self.merges, SPLIT_PATTERN]
         self.fingerprint = hashlib.sha256(json.dumps(definition).encode()).hexdigest()
         is_gpt2 = self.fingerprint == GPT2_FINGERPRINT
@@ -131,7 +132,7 @@ class Tokenizer:
                 f"Id {wrong} is outside the vocabulary of {self.name}, 0 to "
                 f"{self.vocab_size - 1}. Decode only ids of the same tokenizer."
             )
-        return b"".join(end_of_text if i == self.end_of_text_id else self._id_bytes[i] for i in ids)
+        return b"".join(end_of_text if i == self.end_of_text_id else self.id_bytes[i] for i in ids)
 
     def save(self, folder: Path, max_length: int | None = None) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` in the format of `transformers`.
@@ -210,12 +211,55 @@ class Tokenizer:
         """An encoder for GPT-2 only: it has ranks instead of merges, which differ in other BPEs."""
         import tiktoken
 
-        ranks = {piece: id for id, piece in enumerate(self._id_bytes) if piece}
+        ranks = {piece: id for id, piece in enumerate(self.id_bytes) if piece}
         # never matched in a text, but without any `encode_to_numpy` stops at each character
         special = {END_OF_TEXT: self.end_of_text_id}
         return tiktoken.Encoding(
             "gpt2", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=special
         )
+
+
+class IncrementalDetokenizer:
+    """Turns the bytes of tokens into text that no later token can change.
+
+    A token may end inside a character, and a stop string may span tokens: such text is held back,
+    so that neither a broken character nor the start of a stop string is ever returned.
+    """
+
+    def __init__(self, stop_strings: Sequence[str] = ()) -> None:
+        self.stop_strings = (
+            (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        )
+        if any(not isinstance(text, str) or not text for text in self.stop_strings):
+            raise ValueError("A stop string is empty or not a string; give at least one character.")
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pending_text = ""
+        self.stopped = False  # by a stop string; nothing follows
+
+    def push(self, data: bytes, final: bool = False) -> str:
+        """Add a token's bytes; return the text that is now final."""
+        if self.stopped:
+            return ""
+        self.pending_text += self.decoder.decode(data, final)
+        # if several match, the one that ends first wins, independent of chunk boundaries
+        found = [
+            (start + len(stop), start)
+            for stop in self.stop_strings
+            if (start := self.pending_text.find(stop)) >= 0
+        ]
+        if found:
+            self.stopped = True
+            text, self.pending_text = self.pending_text[: min(found)[1]], ""
+            return text
+        # hold back the longest suffix that is a prefix of a stop string
+        end = len(self.pending_text)
+        longest = 0 if final else max(map(len, self.stop_strings), default=1) - 1
+        for start in range(max(0, end - longest), end):
+            if any(stop.startswith(self.pending_text[start:]) for stop in self.stop_strings):
+                end = start
+                break
+        text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
+        return text
 
 
 def replace_surrogates(text: str) -> str:

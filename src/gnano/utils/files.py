@@ -17,7 +17,6 @@ are advisory: taken without waiting, and released by the kernel when the process
 import codecs
 import errno
 import fcntl
-import io
 import json
 import math
 import os
@@ -28,7 +27,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 FOLDER_MARKERS = {
     "data folder": ("manifest.json", "tokenizer.json"),
@@ -81,13 +80,6 @@ def utf8_error(name: str, content: bytes, line: int) -> ValueError:
             f"`iconv -f UTF-16 -t UTF-8`, or save it as UTF-8 in an editor."
         )
     return ValueError(f"{name}, line {line:,} is not UTF-8 text: save the file as UTF-8.")
-
-
-def open_stdin() -> TextIO:
-    """Return standard input for reading by line; bytes that are not UTF-8 become U+FFFD."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace", newline=None)
-    return sys.stdin
 
 
 def expand_path(path: str) -> str:

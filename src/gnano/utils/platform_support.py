@@ -7,7 +7,8 @@ PyTorch spreads matrix products over a team of OpenMP threads. By default a thre
 spins until the others have, which saves microseconds on an idle machine. On a busy one it may
 occupy the core of the thread that it waits for, and a small model becomes ten times slower. The
 OpenMP libraries (libgomp in PyTorch's Linux wheels, LLVM's libomp on macOS) read the wait policy
-when they are loaded, so it is set before `import torch` and inherited by child processes.
+when they are loaded, so `gnano/__init__.py` sets it before `import torch`; child processes inherit
+it.
 """
 
 import os
@@ -23,18 +24,14 @@ if TYPE_CHECKING:
 # libgomp and libomp know the first; the others are their own names for the same choice
 WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+# Windows lacks the file locks and signals that a run needs
+WINDOWS_ERROR = (
+    "gnano does not run on Windows itself: install WSL, the Windows Subsystem for Linux "
+    "(wsl --install), and run the same command inside it."
+)
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 NO_FP64 = frozenset({"mps"})  # Apple's GPUs
 NO_FUSED_ADAMW_SCALING = frozenset({"mps"})  # it ignores `grad_scale` and `found_inf`
-
-
-def reject_windows() -> None:
-    """Raise OSError on Windows, which lacks the file locks and signals that a run needs."""
-    if sys.platform == "win32":
-        raise OSError(
-            "gnano does not run on Windows itself: install WSL, the Windows Subsystem for Linux "
-            "(wsl --install), and run the same command inside it."
-        )
 
 
 def available_cores() -> int:
@@ -71,12 +68,6 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def set_passive_wait() -> None:
-    """Let idle OpenMP threads sleep, unless the user has set how they wait."""
-    if not any(name in os.environ for name in WAIT_POLICY_VARIABLES):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def accumulation_dtype(device: "torch.device") -> "torch.dtype":

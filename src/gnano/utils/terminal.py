@@ -37,6 +37,7 @@ CONTROL_CHARACTERS = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
 )
 ESCAPE_HANDLER = "gnano.json-escape"
+STDIN_ENCODING = "utf-8-sig"  # a byte order mark is not part of the text
 LOG_INTERVAL = 15.0  # seconds between lines where the output is not a terminal
 
 
@@ -77,7 +78,9 @@ def echo_stderr(text: str, end: str = "\n") -> None:
     """Print to stderr; text that cannot be written there is dropped."""
     if sys.stderr is not None:
         text = text.translate(CONTROL_CHARACTERS) if sys.stderr.isatty() else text
-        write_or_drop(sys.stderr, text + end)
+        with suppress(OSError, ValueError):  # a full disk, a closed stream
+            sys.stderr.write(text + end)
+            sys.stderr.flush()
 
 
 def supports_escapes(stream: TextIO) -> bool:
@@ -108,10 +111,10 @@ class StatusLine:
             up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
             # each line is cleared to its end, then everything below them
             body = "\n".join(f"{truncate_parts(line, width)}\x1b[K" for line in lines)
-            write_or_drop(self.stream, f"\r{up}{body}\x1b[J")
+            self._write(f"\r{up}{body}\x1b[J")
             self.height = len(lines)
         elif important or now - self.last_shown >= LOG_INTERVAL:
-            write_or_drop(self.stream, " · ".join(line.strip() for line in lines) + "\n")
+            self._write(" · ".join(line.strip() for line in lines) + "\n")
         else:
             return
         self.last_shown = now
@@ -119,12 +122,17 @@ class StatusLine:
     def print(self, text: str) -> None:
         """Print a line that is not replaced."""
         self.close()
-        write_or_drop(self.stream, text.translate(CONTROL_CHARACTERS) + "\n")
+        self._write(text.translate(CONTROL_CHARACTERS) + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self.stream.write(text)
+            self.stream.flush()
 
     def close(self) -> None:
         """End the line, so that the next output starts on a new one."""
         if self.height:
-            write_or_drop(self.stream, "\n")
+            self._write("\n")
             self.height = 0
 
 
@@ -136,7 +144,10 @@ def truncate_parts(line: str, width: int) -> str:
 
 
 def prepare_streams() -> None:
-    """Open closed standard streams, and let stdout and stderr encode any text."""
+    """Open closed standard streams; let stdin decode and stdout and stderr encode any text.
+
+    Lines of stdin are UTF-8, where invalid bytes become U+FFFD.
+    """
     codecs.register_error(ESCAPE_HANDLER, _escape_error)
     # a file gets the lowest free descriptor: 0, 1 or 2 where that is closed
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -148,6 +159,9 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPE_HANDLER)
+    # once: it cannot be changed after the first line was read
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.encoding != STDIN_ENCODING:
+        sys.stdin.reconfigure(encoding=STDIN_ENCODING, errors="replace", newline=None)
 
 
 def drop_failed_writes(name: str) -> None:
@@ -166,13 +180,6 @@ def drop_failed_writes(name: str) -> None:
         write_through=stream.write_through,
     )
     setattr(sys, name, lossy)
-
-
-def write_or_drop(stream: TextIO, text: str) -> None:
-    """Write and flush text; a stream that fails or is closed drops it."""
-    with suppress(OSError, ValueError):
-        stream.write(text)
-        stream.flush()
 
 
 class _LossyFile(io.FileIO):

@@ -314,20 +314,22 @@ def encode_conversation(
     conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
 ) -> Example:
     """Return the ids of end-of-text, then of prompt, answer and end-of-text for each answer."""
-    ids, loss_mask = [tokenizer.end_of_text_id], [False]
+    end, encode = [tokenizer.end_of_text_id], tokenizer.encode_array
+    parts: list[Any] = [end]
+    is_learned = [False]
     for prompt, answer in template.render_turns(conversation):
-        prompt_ids = tokenizer.encode(prompt)
-        answer_ids = [*tokenizer.encode(answer), tokenizer.end_of_text_id]
-        ids += prompt_ids + answer_ids
-        loss_mask += [False] * len(prompt_ids) + [True] * len(answer_ids)
-    return Example(np.array(ids, np.int32), np.array(loss_mask))
+        parts += [encode(prompt), encode(answer), end]
+        is_learned += [False, True, True]
+    loss_mask = np.repeat(is_learned, [len(part) for part in parts])
+    return Example(np.concatenate(parts).astype(np.int32), loss_mask)
 
 
 def encode_prompt(turns: Sequence[Turn], template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
     """Return the ids before the next answer, the same as in training."""
     turns = (*turns, Turn("assistant", ""))
-    ids = encode_conversation(Conversation(turns), template, tokenizer).ids
-    return list(map(int, ids[:-1]))  # without the end of the empty answer
+    example = encode_conversation(Conversation(turns), template, tokenizer)
+    ids: list[int] = example.ids[:-1].tolist()  # without the end of the empty answer
+    return ids
 
 
 def encode_preference(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gnano.infer.engine import IncrementalDetokenizer
+from gnano.tokenizer.bpe import IncrementalDetokenizer
 
 MIXED = [
     "plain words",

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.chat.conftest import GREEDY, TEMPLATE, UNICODE, RecordingEngine
 
-from gnano.chat.conversation import ChatSession, ChatSettings, ConversationHistory, Exchange
-from gnano.config.inference_config import SamplingParams
+from gnano.chat.conversation import ChatSettings, ConversationHistory, Exchange
+from gnano.chat.repl import ChatSession
 from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
 from gnano.data.sft.conversations import Turn
 
@@ -118,7 +118,7 @@ def test_an_empty_answer_is_not_kept_and_can_be_regenerated(session):
 
 
 def test_a_regenerated_answer_replaces_the_previous_one(make_engine):
-    chat_settings = ChatSettings(sampling=SamplingParams(temperature=1, seed=3), tokens=12)
+    chat_settings = ChatSettings(temperature=1, seed=3, tokens=12)
     session = ChatSession(make_engine(), TEMPLATE, chat_settings)
     first = [ask(session, "one"), ask(session, "two")]
     other = "".join(session.regenerate())

@@ -1,4 +1,7 @@
-"""Line input at a terminal, with multi-line editing if prompt_toolkit is installed.
+"""A chat at a terminal: notes, Ctrl-C, and line input.
+
+Ctrl-C interrupts an answer, then the line being typed, then, pressed twice, the program. With
+prompt_toolkit installed, lines can be edited:
 
     Enter       submits the text, or after a backslash starts a new line
     Alt-Enter   starts a new line
@@ -9,15 +12,24 @@ Without prompt_toolkit: Enter, and earlier texts where Python has readline.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from gnano.utils.platform_support import is_installed
-from gnano.utils.terminal import echo_stderr, supports_escapes
+from gnano.utils.terminal import (
+    CONTROL_CHARACTERS,
+    echo,
+    echo_stderr,
+    supports_color,
+    supports_escapes,
+)
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -25,6 +37,73 @@ if TYPE_CHECKING:
 
 
 PROMPT, CONTINUATION = "> ", "… "
+
+
+@dataclass(frozen=True)
+class ChatOutput:
+    """The destination of notes: stdout at a terminal, otherwise stderr."""
+
+    is_interactive: bool = False
+    notes_on_stdout: bool = False
+    print_note: Callable[[str], object] = echo_stderr
+
+
+def open_terminal_output() -> ChatOutput:
+    """Return the destination of notes: between the answers, dim if `rich` is installed."""
+    if not sys.stdout.isatty():
+        return ChatOutput(is_interactive=True)
+    if not (supports_color(sys.stdout) and is_installed("rich")):
+        return ChatOutput(True, True, echo)
+    from rich.console import Console
+
+    console = Console(style="dim", markup=False, highlight=False, emoji=False)
+    return ChatOutput(True, True, lambda text: console.print(text.translate(CONTROL_CHARACTERS)))
+
+
+def respond_to_lines(
+    respond: Callable[[str], None], output: ChatOutput, commands: list[str]
+) -> None:
+    """Respond to typed lines until the user leaves; `commands` can be completed with Tab."""
+    read_line = make_line_reader(commands)
+    num_interrupts = 0  # Ctrl-C presses in a row on an empty line
+    while True:
+        try:
+            line = read_line()
+            num_interrupts = 0
+            respond(line)
+        except KeyboardInterrupt as interrupt:
+            has_text = bool(interrupt.args and interrupt.args[0])
+            num_interrupts = 0 if has_text else num_interrupts + 1
+            if num_interrupts > 1:
+                return
+            if num_interrupts == 1:
+                output.print_note("Press Ctrl-C again, or Ctrl-D, to leave.")
+        except EOFError:
+            return
+        except ValueError as error:
+            output.print_note(str(error))
+
+
+@contextmanager
+def catch_interrupts() -> Iterator[list[int]]:
+    """Record Ctrl-C instead of raising, so that a token is computed to its end.
+
+    A second press ends the block immediately, since reading a long prompt cannot be divided.
+    """
+    presses: list[int] = []
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if presses:
+            raise KeyboardInterrupt
+        presses.append(number)
+
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield presses
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def make_line_reader(commands: list[str]) -> Callable[[], str]:
