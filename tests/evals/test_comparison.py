@@ -23,7 +23,7 @@ from gnano.evals.comparison import (
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.result_store import (
     Accuracy,
-    EvalResult,
+    ModelResult,
     TaskScore,
     default_result_path,
     write_result,
@@ -104,7 +104,7 @@ def make_difference(items: int, *num_correct: int):
         score = TaskScore(
             task="mine", title="", items=items, shots=0, chance=0.5, acc=one, acc_norm=one
         )
-        models.append(EvalResult(name=name, folder=name, parameters=1, tokens=1, scores=(score,)))
+        models.append(ModelResult(name=name, folder=name, parameters=1, tokens=1, scores=(score,)))
     columns = (TaskColumn("mine", "", "acc_norm", items),)
     (found,) = Comparison(
         models=tuple(models), columns=columns, published=(), texts=(), notes=()
@@ -294,7 +294,7 @@ def test_nearest_model_to_a_published_one_is_itself():
     for row in REFERENCE_MODELS:
         if row.tokens:
             own, other = (
-                EvalResult(name="", folder="", parameters=parameters, tokens=tokens)
+                ModelResult(name="", folder="", parameters=parameters, tokens=tokens)
                 for parameters, tokens in ((row.parameters, row.tokens), (10**6, 10**6))
             )
             assert nearest_models(REFERENCE_MODELS, [own], 2).count(row) == 1
@@ -347,6 +347,6 @@ def test_json_contains_the_same_numbers(trained_dir, saved_model, piqa):
     found = compare_models([trained_dir, saved_model], EvalConfig(files=(piqa,), limit=20))
     content = json.loads(found.to_json())
     for model, row in zip(found.models, content["models"], strict=True):
-        assert EvalResult.from_dict(row) == model
+        assert ModelResult.from_dict(row) == model
     assert content["differences"][0]["value"] == found.differences[0].value
     assert [row["name"] for row in content["published"]] == [row.name for row in found.published]

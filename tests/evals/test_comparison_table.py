@@ -7,10 +7,10 @@ import pytest
 from gnano.evals.comparison import REFERENCE_MODELS, Comparison, ReferenceModel, TaskColumn
 from gnano.evals.comparison_table import format_comparison, format_count
 from gnano.evals.eval_tasks import TASKS
-from gnano.evals.result_store import Accuracy, BitsPerByte, EvalResult, TaskScore
+from gnano.evals.result_store import Accuracy, BitsPerByte, ModelResult, TaskScore
 
 
-def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:
+def model(name: str, bits: float = 1.0, **scores: float) -> ModelResult:
     results = [
         TaskScore(
             task=task,
@@ -23,7 +23,7 @@ def model(name: str, bits: float = 1.0, **scores: float) -> EvalResult:
         )
         for task, value in scores.items()
     ]
-    return EvalResult(
+    return ModelResult(
         name=name,
         folder=name,
         parameters=1_050_002_688,

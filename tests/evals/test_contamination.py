@@ -19,7 +19,7 @@ from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.readers import Document
 from gnano.evals import contamination
-from gnano.evals.contamination import ContaminationReport, find_contamination
+from gnano.evals.contamination import find_contamination
 
 SHARE = 0.1  # held out
 VERBATIM = "In 1912 the old café's keeper (a widow) sold 3 maps; nobody knew where they would lead."
@@ -94,14 +94,13 @@ def test_item_counts_if_a_training_document_shares_thirteen_words(
 ):
     monkeypatch.setattr(contamination, "BATCH_TOKENS", batch_tokens)
     items = [CLEAN, VERBATIM, CUT, TWELVE, DRESSED, HELDOUT, "", f"{CLEAN} {VERBATIM}"]
-    report = find_contamination(corpus, items)
-    assert report.checked_items == {0, 1, 2, 4, 5, 7}  # without TWELVE and the empty one
-    assert report.contaminated_items == (1, 4, 7)
-    assert [example.item for example in report.examples] == [1, 4, 7]
+    checked, shared = find_contamination(corpus, items)
+    assert checked == {0, 1, 2, 4, 5, 7}  # without TWELVE and the empty one
+    assert list(shared) == [example.item for example in shared.values()] == [1, 4, 7]
     texts = {tuple(where): text for *where, text in training_documents(corpus)}
     assert CUT in " ".join(text.strip() for text in texts.values())
     assert HELDOUT in corpus.heldout_text(0).decode()
-    for example in report.examples:
+    for example in shared.values():
         run = tuple(example.words.split())
         assert run in grams(items[example.item])
         assert run in grams(texts[example.source, example.shard, example.document])
@@ -120,18 +119,15 @@ def many(corpus):
         items.append(f"{sentences(rng, 3)}, {' '.join(part).title()} {sentences(rng, 3)}")
     known = set().union(*map(grams, texts))
     rng.shuffle(items)
-    return items, tuple(n for n, item in enumerate(items) if grams(item) & known)
+    return items, [n for n, item in enumerate(items) if grams(item) & known]
 
 
 def test_found_items_equal_those_of_comparing_all_runs(corpus, many):
     items, expected = many
-    report = find_contamination(corpus, items)
-    assert report.contaminated_items == expected
-    assert report.checked_items == {n for n, item in enumerate(items) if grams(item)}
-    assert len(items) > len(report.checked_items) > len(expected) > contamination.MAX_EXAMPLES
-    assert [example.item for example in report.examples] == list(
-        expected[: contamination.MAX_EXAMPLES]
-    )
+    checked, shared = find_contamination(corpus, items)
+    assert list(shared) == expected
+    assert checked == {n for n, item in enumerate(items) if grams(item)}
+    assert len(items) > len(checked) > len(expected) > 20
 
 
 @pytest.mark.slow
@@ -194,5 +190,5 @@ def test_damaged_shard_is_named(corpus, many, tmp_path, workers):
 
 
 def test_items_without_thirteen_words_are_not_checked(corpus):
-    assert find_contamination(corpus, []) == ContaminationReport(frozenset(), (), ())
-    assert find_contamination(corpus, [TWELVE, ""]) == ContaminationReport(frozenset(), (), ())
+    assert find_contamination(corpus, []) == (set(), {})
+    assert find_contamination(corpus, [TWELVE, ""]) == (set(), {})

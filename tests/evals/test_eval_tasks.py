@@ -93,6 +93,8 @@ def test_every_task_accepts_plain_columns_and_appends_its_suffix():
         ("piqa", ["no", "object"], "not an object"),
         ("winogrande", {**HUB["winogrande"], "sentence": "no gap"}, "empty"),
         ("hellaswag", {"query": "a", "choices": "b", "gold": None}, "columns"),
+        ("hellaswag", {"query": "a", "choices": [], "gold": 0}, "empty"),
+        ("boolq", {**HUB["boolq"], "passage": "a", "label": None}, "columns"),
     ],
 )
 def test_invalid_item_is_an_error_with_the_reason(task, record, message):

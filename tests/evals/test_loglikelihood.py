@@ -13,11 +13,10 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from gnano.config.inference_config import LoadConfig
 from gnano.evals.loglikelihood import (
     EncodedChoice,
-    EncodedItem,
     GPTScorer,
     choice_nll,
-    common_prefix_length,
     compute_loglikelihoods,
+    count_shared,
     make_batches,
 )
 from gnano.evals.model_adapter import RequestEncoder, load_eval_model
@@ -56,7 +55,7 @@ IDS = st.lists(st.integers(0, 2), min_size=2, max_size=12)
 CHOICE = st.builds(
     lambda ids, scored: EncodedChoice(tuple(ids), min(scored, len(ids) - 1)), IDS, st.integers(1, 5)
 )
-ITEM = st.builds(lambda o: EncodedItem(tuple(o)), st.lists(CHOICE, min_size=1, max_size=4))
+ITEM = st.lists(CHOICE, min_size=1, max_size=4).map(tuple)
 
 
 @cache
@@ -75,14 +74,11 @@ def model_of_dtype(dtype):
 def test_scores_do_not_depend_on_the_batch(items, batch_size, prefixes, dtype):
     """Up to rounding, which in bf16 may decide which token is the argmax."""
     prefix = tuple(prefixes[0] * 4) if prefixes else ()  # long enough to be cached
-    items = [
-        EncodedItem(tuple(EncodedChoice(prefix + c.ids, c.num_scored) for c in item.choices))
-        for item in items
-    ]
+    items = [tuple(EncodedChoice(prefix + c.ids, c.num_scored) for c in item) for item in items]
     model = model_of_dtype(dtype)
     found = compute_loglikelihoods(GPTScorer(model), items, batch_size)
     for item, scores in zip(items, found, strict=True):
-        for choice, (nats, greedy) in zip(item.choices, scores, strict=True):
+        for choice, (nats, greedy) in zip(item, scores, strict=True):
             with torch.no_grad():
                 logits = model(torch.tensor([choice.ids[:-1]]))[0, -choice.num_scored :]
             targets = torch.tensor(choice.ids[-choice.num_scored :])
@@ -120,7 +116,7 @@ def test_texts_as_long_as_the_context_fit_in_every_batch(batch_size):
     for _ in range(20):
         shared = [rng.randrange(50) for _ in range(rng.randrange(1, 40))]
         rest = [[rng.randrange(50)] * rng.randrange(1, 42 - len(shared)) for _ in range(4)]
-        items.append(EncodedItem(tuple(EncodedChoice((*shared, *r), len(r)) for r in rest)))
+        items.append(tuple(EncodedChoice((*shared, *r), len(r)) for r in rest))
     found = compute_loglikelihoods(GPTScorer(model), items, batch_size)
     separate = [compute_loglikelihoods(GPTScorer(model), [item])[0] for item in items]
     for a, b in zip(found, separate, strict=True):
@@ -133,8 +129,7 @@ def test_shared_prefix_is_computed_once():
     model.model.embed_tokens.register_forward_hook(lambda _, x, y: num_inputs.append(x[0].numel()))
     prefix, ends = tuple(range(40)) * 4, [(1, 2, 3, n) for n in range(8)]
     items = [
-        EncodedItem(tuple(EncodedChoice((*prefix, number, *end), 4) for end in ends))
-        for number in range(6)
+        tuple(EncodedChoice((*prefix, number, *end), 4) for end in ends) for number in range(6)
     ]
     compute_loglikelihoods(GPTScorer(model), items, 24)
     # the prefix once; per item 1 token, and the 3 that all its answers share
@@ -142,10 +137,10 @@ def test_shared_prefix_is_computed_once():
 
 
 def test_batches_respect_the_limit_and_contain_each_item_once():
-    items = [EncodedItem((EncodedChoice((1,) * n, 1),) * (n % 4 + 1)) for n in range(2, 30)]
+    items = [(EncodedChoice((1,) * n, 1),) * (n % 4 + 1) for n in range(2, 30)]
     parts = list(make_batches(items, 7))
     assert sorted(number for part in parts for number in part) == list(range(len(items)))
-    assert all(sum(len(items[n].choices) for n in part) <= 7 for part in parts)
+    assert all(sum(len(items[n]) for n in part) <= 7 for part in parts)
 
 
 def test_long_text_loses_its_beginning_and_a_trailing_space_belongs_to_the_answer():
@@ -159,11 +154,12 @@ def test_long_text_loses_its_beginning_and_a_trailing_space_belongs_to_the_answe
 
 
 @given(st.lists(st.lists(st.integers(0, 1), max_size=6), min_size=1, max_size=4))
-def test_common_prefix_length_equals_a_slow_comparison(texts):
+def test_number_of_shared_tokens_equals_a_slow_comparison(texts):
     texts = [tuple(text) for text in texts]
     size = next(
         n
         for n in range(7, -1, -1)
         if len({t[:n] for t in texts}) == 1 <= min(len(t) >= n for t in texts)
     )
-    assert common_prefix_length(texts) == size
+    item = tuple(EncodedChoice((*text, 9), 1) for text in texts)
+    assert count_shared(item) == size

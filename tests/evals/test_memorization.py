@@ -67,9 +67,9 @@ def test_longest_span_equals_that_of_trying_every_position(drawn, shards):
             chunk = shard[first : first + chunk_tokens + search.max_span - 1]
             search.scan(np.array(chunk, np.uint16), ShardRef(0, number), first)
     assert search.longest.tolist() == [expected_length(sample, shards, END) for sample in samples]
-    for sample, span in search.found.items():
-        copied = shards[span.shard.number][span.position : span.position + span.tokens]
-        assert len(copied) == span.tokens == search.longest[sample]
+    for sample, (shard, position, tokens) in search.found.items():
+        copied = shards[shard.number][position : position + tokens]
+        assert len(copied) == tokens == search.longest[sample]
         assert END not in copied
         assert bytes(copied) in bytes(samples[sample])
 

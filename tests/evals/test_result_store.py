@@ -8,7 +8,7 @@ import pytest
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.result_store import (
-    EvalResult,
+    ModelResult,
     choose_result_path,
     load_valid_results,
     write_result,
@@ -17,7 +17,7 @@ from gnano.evals.runner import evaluate
 
 
 @pytest.fixture
-def result(saved_model, tmp_path, monkeypatch) -> EvalResult:
+def result(saved_model, tmp_path, monkeypatch) -> ModelResult:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "story.txt").write_text("A stone sees the river.\n" * 9)
     config = EvalConfig(tasks=("none",), text=(Path("story.txt"),))
@@ -35,8 +35,8 @@ def test_result_replaces_only_one_with_the_same_settings(result, saved_model, tm
         write_result(one, paths[-1])
     assert paths[0].name == "random.json" and paths[3:] == paths[:2]
     assert len(set(paths)) == 3 == len(list((tmp_path / "evals").iterdir()))
-    stored = dict(load_valid_results(saved_model, LoadConfig()))
-    assert set(stored) == set(paths[:2]) and stored[paths[0]] == result
+    stored = load_valid_results(saved_model, LoadConfig())
+    assert len(stored) == 2 and result in stored and other in stored
 
 
 def test_file_that_is_no_result_is_overwritten(result):
@@ -51,4 +51,4 @@ def test_result_of_another_folder_with_the_same_name_is_neither_used_nor_overwri
     elsewhere = replace(result, folder="/somewhere/else/random")
     write_result(elsewhere, choose_result_path(elsewhere))
     assert choose_result_path(result) != choose_result_path(elsewhere)
-    assert dict(load_valid_results(saved_model, LoadConfig())) == {}
+    assert load_valid_results(saved_model, LoadConfig()) == []

@@ -19,10 +19,11 @@ from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
+from gnano.evals import runner
 from gnano.evals.eval_tasks import EvalItem, TaskItems
 from gnano.evals.loglikelihood import GPTScorer, compute_loglikelihoods
 from gnano.evals.model_adapter import RequestEncoder, load_eval_model
-from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
+from gnano.evals.result_store import Accuracy, ModelResult, TaskScore
 from gnano.evals.runner import evaluate, is_correct, score_task, score_with_contamination
 from gnano.train.trainer import train
 
@@ -135,7 +136,7 @@ def test_heldout_bits_per_byte_equal_those_measured_in_training(run):
 
 def test_result_survives_json_and_its_table_has_all_scores(run, piqa):
     result = evaluate(load_eval_model(run), EvalConfig(files=(piqa,), limit=10))
-    assert EvalResult.from_dict(json.loads(result.to_json())) == result
+    assert ModelResult.from_dict(json.loads(result.to_json())) == result
     table = result.format_table()
     assert "PIQA" in table and "held-out text" in table
     assert f"{result.scores[0].acc_norm}" in table
@@ -161,7 +162,7 @@ def test_model_without_a_run_has_no_bits_and_no_tokens(saved_model, piqa):
     assert result.bits == () and result.tokens is None and len(result.scores) == 1
 
 
-def test_contaminated_items_are_counted_and_left_out_of_the_clean_score(tmp_path):
+def test_contaminated_items_are_counted_and_left_out_of_the_clean_score(tmp_path, monkeypatch):
     items, known = made_items(20), {0, 7, 11}
     write_corpus(tmp_path / "corpus", 40)
     for number in known:
@@ -194,3 +195,7 @@ def test_contaminated_items_are_counted_and_left_out_of_the_clean_score(tmp_path
     assert (clean.items, clean.acc.value) == (17, 0)
     line = score.format_contamination()
     assert "3 of its 20 items" in line and "0.000" in line
+    monkeypatch.setattr(runner, "MAX_EXAMPLES", 2)
+    _, score = score_with_contamination(tasks, TokenizedCorpus(tmp_path / "data"))
+    assert score.contamination is not None
+    assert [example["item"] for example in score.contamination["examples"]] == [0, 7]

@@ -7,6 +7,7 @@ the same command resumes after an interruption.
 """
 
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,10 +62,8 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
         f"{flops_per_token(recipe.model) / 1e6:.1f} MFLOPs per token"
     )
     progress = ProgressBar()
-    try:
+    with closing(progress.line):
         result = train(recipe, run, progress.update, progress.show_message)
-    finally:
-        progress.line.close()
     if not result.is_finished:
         return result
     with best_effort("summary of the training"):
@@ -83,21 +82,19 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
 
 def _prepare_corpus(recipe: Recipe) -> None:
     echo("1. Text from this machine, as tokens")
-    data, line = recipe.pretraining_data, StatusLine()
-    line.update("   reading it, and training a tokenizer on it …", important=True)
-    try:
+    data = recipe.pretraining_data
+    with closing(StatusLine()) as line:
+        line.update("   reading it, and training a tokenizer on it …", important=True)
         manifest = prepare(data, line.update)
-    finally:
-        line.close()
     total_weight = sum(data.weights.values())
     echo(f"   {'source':<10} {'documents':>9} {'tokens':>10} {'held out':>9}   share of batches")
+    tokens, size = 0, 0
     for name, source in manifest.sources.items():
         echo(
             f"   {name:<10} {source.documents:>9,} {source.tokens:>10,} "
             f"{source.heldout_tokens:>9,}   {data.sources[name].weight / total_weight:.0%}"
         )
-    tokens = sum(source.tokens for source in manifest.sources.values())
-    size = sum(source.bytes for source in manifest.sources.values())
+        tokens, size = tokens + source.tokens, size + source.bytes
     epochs = recipe.train.steps * recipe.train.tokens_per_step / tokens
     echo(
         f"   {manifest.tokenizer['name']} tokenizer, {size / tokens:.2f} bytes per token; "

@@ -38,55 +38,67 @@ SimpleStatement = ast.Assign | ast.AugAssign | ast.Return | ast.Expr | ast.Raise
 class PythonObject:
     """A function, method or class of a module."""
 
-    module: str
-    owner: str  # a method's class; "" for what the module itself defines
-    node: DefinitionNode
-    lines: list[str]  # of the module; the first is line 0 here and line 1 in the tree
-    kind: str  # "class", "method" or "function"
-    name: str
-    scope: str  # the module or class that defines it, for example textwrap.TextWrapper
-    qualified_name: str  # the name with its scope
-    docstring: str  # "" without one
-    summary: str  # the docstring's first sentence; "" if it does not begin with one
-    definition: str  # the line that opens its definition, for example `def dedent(text):`
-    # a function's arguments for a caller in order, such as **kwargs, each with its default's source
-    parameters: dict[str, str | None]
-    call: str  # with all arguments; "" where this would not show the complete signature
-
     def __init__(self, module: str, owner: str, node: DefinitionNode, lines: list[str]) -> None:
-        self.module, self.owner, self.node, self.lines = module, owner, node, lines
-        self.kind = "method" if owner else "function"
+        self.module = module
+        self.owner = owner  # a method's class; "" for what the module itself defines
+        self.node = node
+        self.lines = lines  # of the module; the first is line 0 here and line 1 in the tree
         self.name = node.name
+        # the module or class that defines it, for example textwrap.TextWrapper
         self.scope = f"{module}.{owner}" if owner else module
         self.qualified_name = f"{self.scope}.{self.name}"
         self.docstring = ast.get_docstring(node) or ""
         paragraph = " ".join(re.split(r"\n\s*\n", self.docstring, maxsplit=1)[0].split())
         first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
         plain = re.fullmatch(r"[A-Z][\w'-]*,? [^<>=]*[\w.!?)'\"`]", first)
+        # the docstring's first sentence; "" if it does not begin with one
         self.summary = first if plain and len(first) in SENTENCE_LENGTHS else ""
         bare = copy(node)
         bare.body, bare.decorator_list = [], []
-        self.definition = ast.unparse(bare)
-        self.parameters, self.call = {}, ""
+        self.definition = ast.unparse(bare)  # the opening line, for example `def dedent(text):`
+        # a function's arguments for a caller in order, each with its default's source
+        self.parameters: dict[str, str | None] = {}
+        self.call = ""  # with all arguments; "" where this would not show the complete signature
         if isinstance(node, ast.ClassDef):
             self.kind = "class"
             return
-        given = node.args
-        plain_args = given.posonlyargs + given.args
-        defaults = [None] * (len(plain_args) - len(given.defaults)) + given.defaults
-        names = [argument.arg for argument in plain_args]
-        pairs: list[tuple[str, ast.expr | None]] = list(zip(names, defaults, strict=True))
+        self.kind = "method" if owner else "function"
+        args = copy(node.args)
+        named = args.posonlyargs + args.args
+        defaults = [None] * (len(named) - len(args.defaults)) + args.defaults
+        pairs: list[tuple[ast.arg | None, ast.expr | None]] = list(
+            zip(named, defaults, strict=True)
+        )
         if owner and "staticmethod" not in _decorator_names(node):
-            pairs = pairs[1:]  # self
-        pairs += [(f"*{given.vararg.arg}", None)] if given.vararg else []
-        names = [argument.arg for argument in given.kwonlyargs]
-        pairs += list(zip(names, given.kw_defaults, strict=True))
-        pairs += [(f"**{given.kwarg.arg}", None)] if given.kwarg else []
-        self.parameters = {name: ast.unparse(value) if value else None for name, value in pairs}
+            pairs, args.args = pairs[1:], args.args[1:]  # without self
+        pairs.append((args.vararg, None))
+        pairs += zip(args.kwonlyargs, args.kw_defaults, strict=True)
+        pairs.append((args.kwarg, None))
+        self.parameters = {
+            arg.arg: ast.unparse(value) if value else None for arg, value in pairs if arg
+        }
         is_annotated = node.returns or ":" in self.definition[:-1]
-        if not (given.posonlyargs or given.kwonlyargs or is_annotated):
-            words = [f"{k}={v}" if v is not None else k for k, v in self.parameters.items()]
-            self.call = f"{self.name}({', '.join(words)})"
+        if not (args.posonlyargs or args.kwonlyargs or is_annotated):
+            self.call = f"{self.name}({ast.unparse(args)})"
+
+    def choose(self, key: str, count: int) -> int:
+        """Return a number below `count` that the object and the key determine."""
+        return text_position(f"{self.qualified_name}: {key}") % count
+
+    @property
+    def default(self) -> tuple[str, str] | None:
+        """One of the arguments with a default, and this default."""
+        defaults = [(name, value) for name, value in self.parameters.items() if value is not None]
+        # most are None; another value makes a better question
+        defaults = [each for each in defaults if each[1] != "None"] or defaults
+        return defaults[self.choose("argument", len(defaults))] if defaults else None
+
+    @property
+    def base(self) -> str:
+        """The only base of a class; "" for a subscript such as Generic[T] or a call's result."""
+        bases = self.node.bases if isinstance(self.node, ast.ClassDef) else []
+        is_plain = len(bases) == 1 and isinstance(bases[0], ast.Name | ast.Attribute)
+        return ast.unparse(bases[0]) if is_plain else ""
 
 
 def iter_python_objects() -> Iterator[PythonObject]:

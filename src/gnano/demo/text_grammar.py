@@ -25,7 +25,7 @@ import operator
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from functools import cache, reduce
 from pathlib import Path
@@ -39,9 +39,8 @@ Phrase = list["str | Renderer | list[Phrase]"]
 
 _TOKEN = re.compile(r"([\[\]|]|\{[^{}]*\}|<[^<>]*>)")
 _CALCULATION = re.compile(r"\{(#|\$|=\$?) ?(.+)\}")
-# written with a vowel but spoken with a consonant, and the reverse
-_SPOKEN_A = re.compile(r"(?:one|once|use|uni|eu|uk|1[02-79]\d|1[02-79]\b)", re.IGNORECASE)
-_SPOKEN_AN = re.compile(r"(?:hour|honest|heir|8|11\b|18\b|11,|18,)", re.IGNORECASE)
+# some words are written with a vowel but spoken with a consonant, or the reverse
+_SPOKEN_VOWEL = re.compile(r"(?!one|once|use|uni|eu|uk)[aeiou]|hour|honest|heir", re.IGNORECASE)
 _SMALL_IN_TITLES = frozenset(["a", "an", "and", "for", "in", "of", "on", "the", "to", "with"])
 _OPERATORS = {"+": operator.add, "-": operator.sub, "×": operator.mul, "÷": operator.truediv}
 _POOLS: dict[str, list[Phrase]] = {}
@@ -51,13 +50,14 @@ def load_corpus(folder: Path) -> dict[str, dict[str, Any]]:
     """Load the sections of all TOML files of a folder, and register its pools for all phrases.
 
     A text in `lists` is split at white space; those in `tables`, and the rows of `plots`, are
-    tables: the first line names the columns, ';' separates the cells.
+    tables: the first line names the columns, ';' separates the cells, and digits are a number.
     """
 
-    def parse_table(text: str) -> list[dict[str, str]]:
+    def parse_table(text: str) -> list[dict[str, Any]]:
         header, *lines = _join_continued(text).splitlines()
         rows = ([cell.strip() for cell in line.split(";")] for line in lines)
-        return [dict(zip(header.split("; "), row, strict=True)) for row in rows]
+        numbers = ([int(cell) if cell.isdigit() else cell for cell in row] for row in rows)
+        return [dict(zip(header.split("; "), row, strict=True)) for row in numbers]
 
     corpus: dict[str, dict[str, Any]] = defaultdict(dict)
     for path in sorted(folder.glob("*.toml")):
@@ -78,9 +78,9 @@ def _join_continued(text: str) -> str:
     return re.sub(r"\n {2,}", " ", text.strip())
 
 
-def render_phrase(rng: Random, text: str, words: Words | None = None) -> str:
+def render_phrase(rng: Random, text: str, words: Words) -> str:
     """Return one of the variants of a phrase."""
-    return _render(_compile(text), rng, words or {})
+    return _render(_compile(text), rng, words)
 
 
 def render_script(rng: Random, text: str, words: Words) -> str:
@@ -98,8 +98,7 @@ def render_script(rng: Random, text: str, words: Words) -> str:
 
 def with_article(noun: str) -> str:
     """Add the article: 'apple' -> 'an apple', 'useful tool' -> 'a useful tool'."""
-    vowel = noun[:1].lower() in "aeiou" and not _SPOKEN_A.match(noun)
-    return f"{'an' if vowel or _SPOKEN_AN.match(noun) else 'a'} {noun}"
+    return f"{'an' if _SPOKEN_VOWEL.match(noun) else 'a'} {noun}"
 
 
 def capitalize(text: str) -> str:
@@ -108,9 +107,10 @@ def capitalize(text: str) -> str:
     return text[:at] + text[at : at + 1].upper() + text[at + 1 :]
 
 
-def join_words(items: Sequence[str]) -> str:
-    """Join a list of words: ['a', 'b', 'c'] -> 'a, b and c'."""
-    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
+def join_words(items: Iterable[str], before: str = "") -> str:
+    """Join words with `before` before each: ['a', 'b', 'c'] -> 'a, b and c'."""
+    *others, last = [before + item for item in items]
+    return " and ".join(filter(None, [", ".join(others), last]))
 
 
 def _render(phrase: Phrase, rng: Random, words: Words) -> str:

@@ -7,22 +7,7 @@
 A column is a task for which every model has a result on the same items. Other tasks are left out,
 with a note that gives the reason.
 
-`reference_scores.json` holds scores of small models as printed by their sources; nothing in it was
-measured here. Percentages were converted to shares, JSON values rounded to four places. `acc` and
-`acc_norm` are those of lm-evaluation-harness, which has no acc_norm for winogrande, boolq and
-lambada. They can differ by ten points: acc favors short answers, and on arc_challenge and
-openbookqa a weak model's falls below chance. So acc is compared only with acc. Rows of the harness
-are comparable to about a point across its versions (Pythia-410M has 0.521 on arc_easy, and 0.516 or
-0.514 on lambada). More depends on what the notes of the rows name:
-
-- prompts (lighteval's tasks for SmolLM have their own, and normalize winogrande too; llm.c's
-  HellaSwag omits the activity label and divides by tokens) and few-shot examples: no row has any,
-  leaderboards use 10 for HellaSwag and 25 for ARC;
-- a BOS, for a model trained with one: TinyLlama's authors suspect it caused their jump at 2.5T;
-- unfinished schedules: a checkpoint in the middle of a run (the Pythia steps, TinyLlama before 3T)
-  scores below a run that was planned to end there, as Cerebras-GPT was;
-- data: the Pile and SlimPajama are not educational web text; SmolLM was trained on the corpus of
-  the `1b` recipe. Tokens are counted in each model's own vocabulary.
+`reference_scores.json` says what the published scores mean, and which are comparable.
 """
 
 import json
@@ -37,7 +22,7 @@ from gnano.evals.eval_tasks import TASKS, load_tasks, parse_task_file
 from gnano.evals.model_adapter import check_transformers_installed, load_eval_model
 from gnano.evals.result_store import (
     Accuracy,
-    EvalResult,
+    ModelResult,
     choose_result_path,
     load_valid_results,
     mean_bits_per_byte,
@@ -67,10 +52,8 @@ class ReferenceModel:
 
 
 # sorted by parameters, then tokens; an unpublished count comes first
-REFERENCE_MODELS = tuple(
-    ReferenceModel(**row)
-    for row in json.loads(Path(__file__).with_name("reference_scores.json").read_text("utf-8"))
-)
+_REFERENCE_SCORES = json.loads(Path(__file__).with_name("reference_scores.json").read_text("utf-8"))
+REFERENCE_MODELS = tuple(ReferenceModel(**row) for row in _REFERENCE_SCORES["models"])
 
 
 @dataclass(frozen=True)
@@ -84,7 +67,7 @@ class TaskColumn:
     shots: int = 0
     chance: float | None = None  # accuracy of guessing
 
-    def accuracy_of(self, result: EvalResult) -> Accuracy:
+    def accuracy_of(self, result: ModelResult) -> Accuracy:
         """Return a model's accuracy in this column."""
         score = next(one for one in result.scores if one.task == self.task)
         accuracy: Accuracy = getattr(score, self.metric)
@@ -119,13 +102,13 @@ class Difference:
 class Comparison:
     """The results of models and published scores in common columns."""
 
-    models: tuple[EvalResult, ...]
+    models: tuple[ModelResult, ...]
     columns: tuple[TaskColumn, ...]
     published: tuple[ReferenceModel, ...]  # by tokens, unknown counts last
     texts: tuple[str, ...]  # held-out sources and files that all models were measured on
     notes: tuple[str, ...]
 
-    def bits_per_byte(self, result: EvalResult) -> float:
+    def bits_per_byte(self, result: ModelResult) -> float:
         """Return a model's bits per byte on the common texts."""
         return mean_bits_per_byte([part for part in result.bits if part.source in self.texts])
 
@@ -218,7 +201,7 @@ def compare_models(
 
 
 def nearest_models(
-    rows: Sequence[ReferenceModel], models: Sequence[EvalResult], limit: int
+    rows: Sequence[ReferenceModel], models: Sequence[ModelResult], limit: int
 ) -> list[ReferenceModel]:
     """Return the `limit` rows nearest to one of the models in parameters and tokens.
 
@@ -242,7 +225,7 @@ def _load_or_evaluate(
     loading: LoadConfig,
     on_progress: Report,
     on_note: Report,
-) -> list[EvalResult]:
+) -> list[ModelResult]:
     """Return every model's result: a stored one with the same settings, or a new one."""
     folders = list(map(find_checkpoint, paths))
     for folder in folders:
@@ -251,7 +234,7 @@ def _load_or_evaluate(
     for folder in folders:
         if resolved.count(folder.resolve()) > 1:
             raise ValueError(f"{folder} is named twice; name each model once.")
-    stored = [[one for _, one in load_valid_results(folder, loading)] for folder in folders]
+    stored = [load_valid_results(folder, loading) for folder in folders]
     default = EvalConfig()
     if replace(config, batch_size=default.batch_size, cache_dir=default.cache_dir) == default:
         newest = [own[-1] for own in stored if own]
@@ -261,14 +244,14 @@ def _load_or_evaluate(
             return newest
     results = []
     expected = score_settings(settings_dict(config, loading))
-    for number, path in enumerate(paths):
-        same = [one for one in stored[number] if score_settings(one.settings) == expected]
+    for number, (path, own) in enumerate(zip(paths, stored, strict=True), 1):
+        same = next((one for one in own if score_settings(one.settings) == expected), None)
         if same:
-            on_note(f"{same[0].name}: stored result")
-            results.append(same[0])
+            on_note(f"{same.name}: stored result")
+            results.append(same)
             continue
 
-        def show(text: str, prefix: str = f"model {number + 1} of {len(paths)} · {path}") -> None:
+        def show(text: str, prefix: str = f"model {number} of {len(paths)} · {path}") -> None:
             on_progress(f"{prefix} · {text}")
 
         show("loading")
@@ -279,7 +262,7 @@ def _load_or_evaluate(
     return results
 
 
-def _common_columns(models: Sequence[EvalResult], notes: list[str]) -> tuple[TaskColumn, ...]:
+def _common_columns(models: Sequence[ModelResult], notes: list[str]) -> tuple[TaskColumn, ...]:
     """Return the tasks that all models have on the same items; add notes about the others."""
     skipped: dict[str, list[str]] = {}
     for model in models:
@@ -324,7 +307,7 @@ def _columns_of_config(config: EvalConfig) -> tuple[TaskColumn, ...]:
     )
 
 
-def _common_texts(models: Sequence[EvalResult]) -> tuple[str, ...]:
+def _common_texts(models: Sequence[ModelResult]) -> tuple[str, ...]:
     """Return the sources that all models were measured on, with equal names and sizes in bytes."""
     sizes = [{part.source: part.bytes for part in model.bits} for model in models]
     first = sizes[0].items() if sizes else ()

@@ -11,11 +11,13 @@
 Tasks that do not fit the width follow in further tables with the same names.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from gnano.evals.comparison import Comparison, ReferenceModel, TaskColumn
-from gnano.utils.formatting import format_table
+from gnano.utils.formatting import format_table, render_template
 
 MAX_NAME_LENGTH = 34  # characters
 
@@ -26,15 +28,30 @@ RIGHT_ALIGNED = ("parameters", "tokens")  # headings
 
 def format_comparison(comparison: Comparison, width: int = 100) -> str:
     """Return the text for a terminal of `width` characters."""
-    sources = list(dict.fromkeys(row.source for row in comparison.published))
-    parts = [
-        *_format_tables(comparison, sources, width),
-        _format_legend(comparison),
-        _format_differences(comparison),
-        "\n".join(_wrap(note, width, "") for note in comparison.notes),
-        _format_sources(comparison.published, sources, width),
-    ]
-    return "\n\n".join(part for part in parts if part)
+
+    def wrap(text: str, indent: str = "") -> str:
+        return textwrap.fill(
+            text, width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+
+    sources: dict[str, dict[str, list[str]]] = {}  # names of models by source, then note
+    for row in comparison.published:
+        sources.setdefault(row.source, {}).setdefault(row.note, []).append(row.name)
+    text = render_template(
+        Path(__file__).with_name("comparison.txt.j2"),
+        wrap=wrap,
+        comparison=comparison,
+        tables=_format_tables(comparison, list(sources), width),
+        metrics={
+            _format_reference(column, row).partition(" ")[2]
+            for column in comparison.columns
+            for row in comparison.published
+        },
+        differences=_format_differences(comparison),
+        sources=sources,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
 def _format_tables(comparison: Comparison, sources: Sequence[str], width: int) -> list[str]:
@@ -127,60 +144,14 @@ def _format_reference(column: TaskColumn, reference: ReferenceModel) -> str:
     return f"{value:.3f}" + ("" if metric == column.metric else f" {metric.removeprefix('acc_')}")
 
 
-def _format_legend(comparison: Comparison) -> str:
-    signs = []
-    if len(comparison.models) > 1:
-        signs.append("* best of its column")
-    if comparison.models and comparison.columns:
-        signs.append("± one standard error")
-    lines = [" · ".join(signs)] if signs else []
-    if comparison.texts:
-        lines.append(f"bits/byte: of {', '.join(comparison.texts)}")
-    metrics = {
-        _format_reference(column, row).partition(" ")[2]
-        for column in comparison.columns
-        for row in comparison.published
-    }
-    for metric, other in (("acc", "acc_norm"), ("norm", "acc")):
-        if metric in metrics:
-            lines.append(f"{metric} after a score: its source has no {other}; not comparable")
-    return "\n".join(lines)
-
-
-def _format_differences(comparison: Comparison) -> str:
-    """Return the differences between two models by task, and whether they are significant."""
-    differences = comparison.differences
-    if not differences:
-        return ""
-    first, second = (model.name for model in comparison.models)
+def _format_differences(comparison: Comparison) -> list[str]:
+    """Return a line for each task: the difference between two models, and if it is significant."""
     rows = []
-    for one in differences:
-        better = first if one.value > 0 else second
+    for one in comparison.differences:
+        better = comparison.models[one.value < 0].name
         verdict = f"more than two standard errors: {better} is better"
         value = f"{one.value:+.3f} {_format_stderr(one.stderr)}"
         rows.append(
             (f"  {one.title}", value, verdict if one.is_significant else "within the error")
         )
-    return "\n".join([f"{first} minus {second}:", *format_table(rows, left=range(3))])
-
-
-def _format_sources(rows: Sequence[ReferenceModel], sources: Sequence[str], width: int) -> str:
-    """Return the sources of the published scores, each with its notes."""
-    lines = []
-    for number, source in enumerate(sources, 1):
-        lines.append(f"[{number}] {source}")
-        notes: dict[str, list[str]] = {}
-        for row in rows:
-            if row.source == source:
-                notes.setdefault(row.note, []).append(row.name)
-        for note, names in notes.items():
-            prefix = f"{', '.join(names)}: " if len(notes) > 1 else ""
-            lines.append(_wrap(f"{prefix}{note}", width, "    "))
-    return "\n".join(lines)
-
-
-def _wrap(text: str, width: int, indent: str) -> str:
-    return textwrap.fill(
-        text, width, initial_indent=indent, subsequent_indent=f"{indent}  ",
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    return format_table(rows, left=range(3))

@@ -6,18 +6,17 @@ searches the token shards, which are what training read:
 
     shard ─▶ documents in batches ─▶ bytes ─▶ text ─▶ NGramIndex ─▶ runs of 13 words ─▶ items
 
-Each worker process takes one shard at a time and holds a few documents of it. A worker is a new
+Each worker process searches its share of the shards, a few documents at a time. A worker is a new
 interpreter with a pipe, independent of what the calling program has loaded, and ends when its pipe
 is closed. The result does not depend on the number of workers.
 """
 
-import pickle
 import subprocess
 import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import Pipe
@@ -36,7 +35,6 @@ from gnano.utils.platform_support import available_cores
 
 BATCH_TOKENS = 2**18  # tokens of the documents searched together
 TOKENS_PER_WORKER = 2**24  # tokens searched in the time that a process takes to start
-MAX_EXAMPLES = 20  # contaminated items reported with the shared words
 WORKER_COMMAND = [sys.executable, "-m", "gnano.evals.contamination"]
 PIPE_CLOSED_ERRORS = (EOFError, BrokenPipeError, ConnectionResetError)
 
@@ -50,15 +48,6 @@ class CommonSpan:
     source: str
     shard: str  # file name without its suffix
     document: int  # number in the shard
-
-
-@dataclass(frozen=True)
-class ContaminationReport:
-    """The contaminated items."""
-
-    checked_items: frozenset[int]  # those with at least 13 words
-    contaminated_items: tuple[int, ...]
-    examples: tuple[CommonSpan, ...]  # of the first contaminated items
 
 
 class ShardRef(NamedTuple):
@@ -77,9 +66,10 @@ def find_contamination(
     items: Sequence[str],
     on_progress: Callable[[str], None] = lambda _: None,
     num_workers: int | None = None,
-) -> ContaminationReport:
+) -> tuple[set[int], dict[int, CommonSpan]]:
     """Search the training shards for the items, each given as one string of all its text.
 
+    Returns the items of at least 13 words, and what each contaminated one of them shares, in order.
     Finished shards are searched if the folder is still being prepared; held-out documents are not.
     By default there is one worker per core, as far as there is enough work for them. Raises
     ValueError or OSError for a damaged shard.
@@ -87,9 +77,8 @@ def find_contamination(
     ngrams = NGramIndex(items)
     shards = list_shards(corpus)
     total = sum(info.tokens for info in shards.values())
-    checked = frozenset(ngrams.items_with_ngrams)
-    if not checked or not total:
-        return ContaminationReport(checked, (), ())
+    if not ngrams.items_with_ngrams or not total:
+        return ngrams.items_with_ngrams, {}
     num_workers = num_workers or min(available_cores(), -(-total // TOKENS_PER_WORKER))
     num_workers = min(num_workers, len(shards))
     tokenizer = corpus.tokenizer
@@ -110,15 +99,13 @@ def find_contamination(
             found = f"{len(ngram_ids):,} runs of 13 words found"
             on_progress(format_search_progress(done, total, started_at, found))
     items_by_ngram = ngrams.items_by_ngram(ngram_ids)
-    examples: dict[int, CommonSpan] = {}
+    shared: dict[int, CommonSpan] = {}
     for shard, info in shards.items():
         source = corpus.source_names[shard.source]
         for ngram_id, document, words in matches[shard]:
-            for item in items_by_ngram[ngram_id] - examples.keys():
-                examples[item] = CommonSpan(item, words, source, info.name, document)
-    numbers = sorted(examples)
-    first_examples = tuple(examples[item] for item in numbers[:MAX_EXAMPLES])
-    return ContaminationReport(checked, tuple(numbers), first_examples)
+            for item in items_by_ngram[ngram_id] - shared.keys():
+                shared[item] = CommonSpan(item, words, source, info.name, document)
+    return ngrams.items_with_ngrams, dict(sorted(shared.items()))
 
 
 def list_shards(corpus: TokenizedCorpus) -> dict[ShardRef, ShardInfo]:
@@ -171,61 +158,47 @@ def _scan_in_workers(
     scanner: ShardScanner, shards: list[ShardRef], num_workers: int
 ) -> Generator[ScanResult]:
     """Yield the results of `scanner.scan(shards)` from several processes, in any order."""
-    processes: list[subprocess.Popen[bytes]] = []
-    pipes: list[Connection] = []
-    pending = iter(shards)
-    try:
+    with ExitStack() as stack:
+        pipes: list[Connection] = []
         for _ in range(num_workers):
             own_end, worker_end = Pipe()
-            pipes.append(own_end)
+            pipes.append(stack.enter_context(own_end))
             with worker_end:
-                fd = worker_end.fileno()
-                command = [*WORKER_COMMAND, str(fd)]
+                command = [*WORKER_COMMAND, str(fd := worker_end.fileno())]
                 # in a separate process group: Ctrl-C reaches only the parent, which ends it
-                processes.append(subprocess.Popen(command, pass_fds=[fd], process_group=0))
-        packed = pickle.dumps(scanner)
-        for pipe in pipes:
-            pipe.send_bytes(packed)
-            pipe.send(next(pending))
-        busy = set(pipes)
-        while busy:
-            for ready in wait(list(busy)):
-                pipe = cast(Connection, ready)
-                answer = pipe.recv()
-                if isinstance(answer, Exception):
-                    raise answer
-                if answer is not None:
-                    yield answer
-                elif shard := next(pending, None):
-                    pipe.send(shard)
-                else:
-                    busy.remove(pipe)
-    except PIPE_CLOSED_ERRORS:
-        raise OSError(
-            "A process that searched the training shards was killed, perhaps because memory ran "
-            "out: try again with fewer workers."
-        ) from None
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        for pipe in pipes:
-            pipe.close()
+                process = subprocess.Popen(command, pass_fds=[fd], process_group=0)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        try:
+            for number, pipe in enumerate(pipes):
+                pipe.send((scanner, shards[number::num_workers]))
+            while pipes:
+                for pipe in cast(list[Connection], wait(pipes)):
+                    answer = pipe.recv()
+                    if isinstance(answer, Exception):
+                        raise answer
+                    if answer is None:
+                        pipes.remove(pipe)
+                    else:
+                        yield answer
+        except PIPE_CLOSED_ERRORS:
+            raise OSError(
+                "A process that searched the training shards was killed, perhaps because memory "
+                "ran out: try again with fewer workers."
+            ) from None
 
 
 def _run_worker(pipe: Connection) -> None:
-    """Receive a scanner and shards; send the results of each shard, then None."""
-    scanner: ShardScanner = pipe.recv()
-    while True:
-        shard: ShardRef = pipe.recv()
-        try:
-            for result in scanner.scan([shard]):
-                pipe.send(result)
-            pipe.send(None)
-        except PIPE_CLOSED_ERRORS:
-            raise
-        except Exception as error:
-            pipe.send(error)
+    """Receive a scanner and shards; send the results, then None."""
+    scanner, shards = pipe.recv()
+    try:
+        for result in scanner.scan(shards):
+            pipe.send(result)
+        pipe.send(None)
+    except PIPE_CLOSED_ERRORS:
+        raise
+    except Exception as error:
+        pipe.send(error)
 
 
 if __name__ == "__main__":

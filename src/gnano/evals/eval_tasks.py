@@ -1,17 +1,10 @@
-r"""Evaluation tasks: their items, worded as in lm-evaluation-harness, and their sources.
+"""Evaluation tasks: their items, worded as in lm-evaluation-harness, and their sources.
 
     record ──parse_item──▶ EvalItem: several choices, of which the gold one should be the likeliest
 
-    task           context                                         answers
-    hellaswag      Canoeing: Two women … And they                  four endings
-    arc, piqa      Question: …\nAnswer:                            two to five
-    openbookqa     the beginning of a sentence                     four endings
-    boolq          a passage\nQuestion: …?\nAnswer:                no, yes
-    winogrande     the sentence up to one of two names, each       the rest of the sentence
-    lambada        a passage without its last word                 that word (as the argmax)
-
-Besides its own columns on the Hub, every task accepts `query, choices, gold`, and a task with one
-answer `context, continuation`. Items come from files, or from the Hub, downloaded once:
+`tasks.toml` describes the known tasks. Besides its own columns on the Hub, every task accepts
+`query, choices, gold`, and a task with one answer `context, continuation`. Items come from files,
+or from the Hub, downloaded once:
 
     --files evals/hellaswag_val.jsonl   a known task, recognized by the start of the file name
     --files mine=questions.jsonl        a custom task
@@ -19,19 +12,21 @@ answer `context, continuation`. Items come from files, or from the Hub, download
 """
 
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from jinja2 import Environment, Undefined
 
 from gnano.config.data_config import InstructionSource
 from gnano.config.inference_config import EvalConfig
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.source_files import resolve_source_files
 from gnano.utils.files import expand_path
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,22 @@ class TaskSpec:
 
     title: str
     repo: str
-    parse: Callable[[Record], EvalItem]
+    contexts: str  # Jinja expressions of the columns of a record
+    answers: str
+    gold: str
     config: str = ""
     split: str = "validation"
     fewshot_split: str = "train"  # split of the few-shot examples
     query_suffix: str = ""  # appended to a `query`
     has_acc_norm: bool = True  # whether normalizing by answer length is meaningful
+
+    def parse(self, record: dict[str, Any]) -> EvalItem:
+        """Return the item of a record with the task's own columns."""
+        contexts, answers, gold = (
+            _compile_expression(text)(record, record=record)
+            for text in (self.contexts, self.answers, self.gold)
+        )
+        return EvalItem(tuple(contexts), tuple(answers), int(gold))
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ def parse_item(task: TaskSpec | None, record: Any) -> EvalItem:
         raise ValueError(f"its columns are not {expected} ({reason}); it has {present}") from None
     if not all(isinstance(text, str) for text in item.contexts + item.answers):
         raise ValueError("context and answers must be strings")
-    if not all(answer.strip() for answer in item.answers):
+    if not (item.answers and all(answer.strip() for answer in item.answers)):
         raise ValueError("an answer is empty")
     if not 0 <= item.gold < len(item.choices):
         raise ValueError(f"the right answer is number {item.gold} of {len(item.choices)}, from 0")
@@ -215,65 +220,21 @@ def _make_item(context: str, answers: Sequence[str], gold: Any) -> EvalItem:
     return EvalItem((context,), tuple(answers), int(gold))
 
 
-def _parse_labeled_choices(context: str, record: Record) -> EvalItem:
-    question = context.format(**record)
-    choices, key = record["choices"], record["answerKey"].strip()
-    return _make_item(question, choices["text"], list(choices["label"]).index(key))
+def _strip_marks(text: str, before: str = "") -> str:
+    """Remove the marks of WikiHow pages, the source of a part of HellaSwag, from a joined text."""
+    text = re.sub(r"\[.*?\]", "", f"{before}{text}".strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
 
 
-def _parse_hellaswag(record: Record) -> EvalItem:
-    def strip_marks(text: str) -> str:  # of WikiHow pages, the source of a part of the items
-        text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-        return text.replace("  ", " ")
-
-    context = (
-        record["ctx"]
-        if "ctx_a" not in record
-        else (f"{record['ctx_a']} {record['ctx_b'].capitalize()}")
-    )
-    context = strip_marks(f"{record['activity_label']}: {context}")
-    return _make_item(context, list(map(strip_marks, record["endings"])), record["label"])
+class _MissingColumn(Undefined):
+    def __init__(self, name: str, obj: Any = MappingProxyType({})) -> None:
+        if isinstance(obj, Mapping):
+            raise KeyError(name)
+        raise AttributeError(f"{type(obj).__name__!r} object has no attribute {name!r}")
 
 
-def _parse_piqa(record: Record) -> EvalItem:
-    answers = record["sol1"], record["sol2"]
-    return _make_item(f"Question: {record['goal']}\nAnswer:", answers, record["label"])
-
-
-def _parse_boolq(record: Record) -> EvalItem:
-    gold = record["label"] if "label" in record else record["answer"]
-    context = f"{record['passage']}\nQuestion: {record['question']}?\nAnswer:"
-    return _make_item(context, ("no", "yes"), gold)
-
-
-def _parse_winogrande(record: Record) -> EvalItem:
-    before, _, rest = record["sentence"].partition("_")
-    names = record["option1"], record["option2"]
-    return EvalItem(tuple(before + n for n in names), (rest.strip(),), int(record["answer"]) - 1)
-
-
-def _parse_lambada(record: Record) -> EvalItem:
-    context, _, word = record["text"].rpartition(" ")
-    return _make_item(context, (word,), 0)
-
-
-_parse_arc = partial(_parse_labeled_choices, "Question: {question}\nAnswer:")
-_parse_openbookqa = partial(_parse_labeled_choices, "{question_stem}")
-_arc_task = partial(
-    TaskSpec, repo="allenai/ai2_arc", parse=_parse_arc, split="test", query_suffix="\nAnswer:"
-)
-_raw_acc_task = partial(TaskSpec, has_acc_norm=False)
-TASKS = {
-    "hellaswag": TaskSpec("HellaSwag", "Rowan/hellaswag", _parse_hellaswag),
-    "arc_easy": _arc_task("ARC-Easy", config="ARC-Easy"),
-    "arc_challenge": _arc_task("ARC-Challenge", config="ARC-Challenge"),
-    "piqa": TaskSpec("PIQA", "baber/piqa", _parse_piqa, query_suffix="\nAnswer:"),
-    "winogrande": _raw_acc_task(
-        "WinoGrande", "allenai/winogrande", _parse_winogrande, "winogrande_xl"
-    ),
-    "lambada": _raw_acc_task(
-        "LAMBADA", "EleutherAI/lambada_openai", _parse_lambada, "default", "test", ""
-    ),
-    "openbookqa": TaskSpec("OpenBookQA", "allenai/openbookqa", _parse_openbookqa, "main", "test"),
-    "boolq": _raw_acc_task("BoolQ", "aps/super_glue", _parse_boolq, "boolq"),
-}
+_ENVIRONMENT = Environment(undefined=_MissingColumn)
+_ENVIRONMENT.globals |= {"int": int, "list": list, "map": map, "strip_marks": _strip_marks}
+_compile_expression: Callable[[str], Callable[..., Any]] = cache(_ENVIRONMENT.compile_expression)
+_SPECS = tomllib.loads(Path(__file__).with_name("tasks.toml").read_text("utf-8"))
+TASKS = {name: TaskSpec(**spec) for name, spec in _SPECS.items()}

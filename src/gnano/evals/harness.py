@@ -19,7 +19,7 @@ from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.evals.eval_tasks import TASKS, TaskItems, load_tasks
 from gnano.evals.model_adapter import TORCH_DTYPE_NAMES, is_gnano_model, training_tokens
-from gnano.evals.result_store import Accuracy, EvalResult, TaskScore
+from gnano.evals.result_store import Accuracy, ModelResult, TaskScore
 from gnano.utils.platform_support import require, resolve_device
 
 
@@ -29,7 +29,7 @@ def evaluate_with_lm_eval(
     config: EvalConfig,
     loading: LoadConfig,
     on_progress: Callable[[str], None] = lambda _: None,
-) -> EvalResult:
+) -> ModelResult:
     """Return the harness's scores.
 
     Raises ValueError if the harness is not installed or does not know a task.
@@ -99,7 +99,7 @@ def evaluate_with_lm_eval(
             perplexity=found.get("perplexity,none"),
         )
         scores.append(score)
-    return EvalResult(
+    return ModelResult(
         name=f"{path.name} by lm-evaluation-harness {lm_eval.__version__}",
         folder=str(folder),
         parameters=int(output["config"]["model_num_parameters"]),

@@ -12,7 +12,7 @@ ends, which no token attends to, so a result depends on its batch only through r
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, takewhile
 from typing import Any
 
 import torch
@@ -36,24 +36,18 @@ class EncodedChoice:
     num_scored: int  # the last `num_scored` ids are scored
 
 
-@dataclass(frozen=True)
-class EncodedItem:
-    """The encoded choices of an evaluation item."""
+EncodedItem = tuple[EncodedChoice, ...]  # the choices of an evaluation item
 
-    choices: tuple[EncodedChoice, ...]
 
-    @property
-    def num_shared(self) -> int:
-        """Number of leading tokens that all choices share; their last tokens are never inputs."""
-        return common_prefix_length([choice.ids[:-1] for choice in self.choices])
+def count_shared(item: EncodedItem) -> int:
+    """Return how many leading tokens all choices share; their last tokens are never inputs."""
+    return common_prefix_length([choice.ids[:-1] for choice in item])
 
 
 def common_prefix_length(texts: Sequence[TokenIds]) -> int:
     """Return the number of leading ids that all texts share."""
-    first, *others = texts
-    shortest = min(map(len, texts))
-    differing = (at for at in range(shortest) if any(text[at] != first[at] for text in others))
-    return next(differing, shortest)
+    columns = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, columns))
 
 
 def make_batches(items: Sequence[EncodedItem], batch_size: int) -> Iterator[list[int]]:
@@ -63,13 +57,13 @@ def make_batches(items: Sequence[EncodedItem], batch_size: int) -> Iterator[list
     """
     lengths = []  # input tokens, with the shared ones counted once
     for item in items:
-        shared = item.num_shared
-        lengths.append(shared + sum(len(choice.ids) - 1 - shared for choice in item.choices))
+        shared = count_shared(item)
+        lengths.append(shared + sum(len(choice.ids) - 1 - shared for choice in item))
     order = sorted(range(len(items)), key=lambda number: (-lengths[number], number))
     batch: list[int] = []
     num_choices = 0
     for number in order:
-        count = len(items[number].choices)
+        count = len(items[number])
         if batch and num_choices + count > batch_size:
             yield batch
             batch, num_choices = [], 0
@@ -92,10 +86,10 @@ def compute_loglikelihoods(
     """
     if not items:
         return []
-    choices = [choice for item in items for choice in item.choices]
+    choices = list(chain.from_iterable(items))
     num_shared = min(  # by all items; the shared prefix predicts no scored token
         *(len(choice.ids) - choice.num_scored - 1 for choice in choices),
-        common_prefix_length([item.choices[0].ids[: item.num_shared] for item in items]),
+        common_prefix_length([item[0].ids[: count_shared(item)] for item in items]),
     )
     is_cached = num_shared >= MIN_SHARED_PREFIX and len(items) > 1
     scorer.set_prefix(choices[0].ids[:num_shared] if is_cached else ())
@@ -108,7 +102,7 @@ def compute_loglikelihoods(
     pairs = iter(torch.cat(scores).tolist())  # the only synchronization with a GPU
     by_item: dict[int, list[tuple[float, bool]]] = {}
     for number in order:
-        own = islice(pairs, len(items[number].choices))
+        own = islice(pairs, len(items[number]))
         by_item[number] = [(-nats, missed == 0) for nats, missed in own]
     return [by_item[number] for number in range(len(items))]
 
@@ -146,7 +140,7 @@ class GPTScorer:
             pad_rows(parts, width, self.device) for parts in (ids, branches, positions)
         )
         # rows of one choice are plain text, for which attention is fastest without a mask
-        is_plain = all(len(item.choices) == 1 for item in items)
+        is_plain = all(len(item) == 1 for item in items)
         tree = None if is_plain and not self.prefix else PrefixTree(branches_BT, positions_BT)
         cache = None
         if self.prefix:
@@ -157,7 +151,7 @@ class GPTScorer:
                 model.hidden_states(prefix_BT, self.prefix_cache)
             cache = self.prefix_cache.expand(len(rows), width)
         x_ND = model.hidden_states(ids_BT, cache, prefix_tree=tree).flatten(0, 1)
-        choices = [choice for item in items for choice in item.choices]
+        choices = list(chain.from_iterable(items))
         predicting = [
             number * width + at for number, own in enumerate(scored_positions) for at in own
         ]
@@ -172,12 +166,12 @@ def _branched_row(
     The lists are the ids; the branch of each token, 0 where it is shared; its position in its text;
     and the positions in the row that predict scored tokens.
     """
-    shared = item.num_shared
-    ids = list(item.choices[0].ids[skip:shared])
+    shared = count_shared(item)
+    ids = list(item[0].ids[skip:shared])
     branches = [0] * len(ids)
     positions = list(range(skip, shared))
     scored_positions: list[int] = []
-    for number, choice in enumerate(item.choices, 1):
+    for number, choice in enumerate(item, 1):
         num_inputs = len(choice.ids) - 1
         first = num_inputs - choice.num_scored  # position in the choice's own text
         fork = max(first, shared)  # later positions are in this choice's branch
@@ -204,7 +198,7 @@ class TransformersScorer:
     @torch.no_grad()
     def score_choices(self, items: Sequence[EncodedItem]) -> Tensor:
         """Return nats and non-argmax token counts of every choice: [O, 2], fp64."""
-        choices = [choice for item in items for choice in item.choices]
+        choices = list(chain.from_iterable(items))
         vocab_size = self.model.config.vocab_size
         longest = max(len(choice.ids) for choice in choices)
         num_rows = max(1, GPU_LOGITS_BYTES // (4 * vocab_size * longest))

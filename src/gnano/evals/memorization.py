@@ -15,7 +15,7 @@ many tokens decides. Soon few windows are left: the spans that any two texts sha
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +42,6 @@ class CopiedSpan:
     source: str
     shard: str  # file name without its suffix
     position: int  # of its first token in the shard
-
-
-class SpanLocation(NamedTuple):
-    """A span in a shard."""
-
-    shard: ShardRef
-    position: int
-    tokens: int
 
 
 def find_longest_copies(
@@ -110,7 +102,7 @@ class CopySearch:
         self.samples = np.searchsorted(ends, self.starts, side="right")  # by window
         self.max_span = int(self.max_lengths.max(initial=MIN_SPAN_TOKENS))  # tokens
         self.longest = np.zeros(len(samples), np.int64)  # tokens, by sample
-        self.found: dict[int, SpanLocation] = {}
+        self.found: dict[int, tuple[ShardRef, int, int]] = {}  # shard, position, tokens
         self._patterns, self._outdated = PatternIndex(self, range(len(samples))), set[int]()
 
     def scan(self, ids: NDArray[Any], shard: ShardRef, first: int) -> None:
@@ -139,7 +131,7 @@ class CopySearch:
                 sample, length = int(samples[i]), int(lengths[i])
                 if length > self.longest[sample]:
                     self.longest[sample] = length
-                    self.found[sample] = SpanLocation(shard, first + int(matched[i]), length)
+                    self.found[sample] = shard, first + int(matched[i]), length
                     improved.append(sample)
             if not improved:
                 break

@@ -11,6 +11,7 @@ beginning. A document begins with end-of-text, as in training, unless that is sw
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,9 +62,7 @@ class RequestEncoder:
 
     def encode_items(self, items: Sequence[EvalItem]) -> list[EncodedItem]:
         """Encode all choices of the items."""
-        return [
-            EncodedItem(tuple(self.encode_choice(*pair) for pair in item.choices)) for item in items
-        ]
+        return [tuple(starmap(self.encode_choice, item.choices)) for item in items]
 
     def encode_choice(self, context: str, continuation: str) -> EncodedChoice:
         """Encode a context and its continuation, of which the continuation is scored."""

@@ -89,7 +89,7 @@ class TaskScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalResult:
+class ModelResult:
     """All results of one model, with the settings they were measured with."""
 
     name: str
@@ -112,7 +112,7 @@ class EvalResult:
         return dump_json({**asdict(self), "bits_per_byte": self.bits_per_byte}, indent=1)
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "EvalResult":
+    def from_dict(cls, content: dict[str, Any]) -> "ModelResult":
         """Return the result of parsed JSON."""
         known = {k: v for k, v in content.items() if k != "bits_per_byte"}
         bits = tuple(BitsPerByte(**part) for part in known.pop("bits"))
@@ -163,21 +163,21 @@ def _loading_settings(settings: dict[str, Any]) -> Any:
     return settings.get("loading") or settings_dict(EvalConfig(), LoadConfig())["loading"]
 
 
-def write_result(result: EvalResult, path: Path) -> None:
+def write_result(result: ModelResult, path: Path) -> None:
     """Write the result as JSON, creating the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, f"{result.to_json()}\n")
 
 
-def _read_result(path: Path) -> EvalResult | None:
+def _read_result(path: Path) -> ModelResult | None:
     """Return the result in a file; None if this version cannot read it."""
     try:
-        return EvalResult.from_dict(json.loads(path.read_text("utf-8")))
+        return ModelResult.from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
-def default_result_path(result: EvalResult) -> Path:
+def default_result_path(result: ModelResult) -> Path:
     """Return the path in the run of the checkpoint; for other folders, in evals/."""
     folder = Path(result.folder)
     by = "-by-harness" if "harness" in result.settings else ""
@@ -187,10 +187,10 @@ def default_result_path(result: EvalResult) -> Path:
     return Path("evals") / name
 
 
-def choose_result_path(result: EvalResult) -> Path:
+def choose_result_path(result: ModelResult) -> Path:
     """Return the path to write to; only a result with the same settings is overwritten."""
 
-    def key(one: EvalResult) -> str:
+    def key(one: ModelResult) -> str:
         folder = str(Path(one.folder).resolve())
         settings = score_settings(one.settings), _loading_settings(one.settings)
         return json.dumps([folder, *settings], sort_keys=True)
@@ -203,15 +203,16 @@ def choose_result_path(result: EvalResult) -> Path:
     return first.with_name(f"{first.stem}-{code}.json")
 
 
-def load_valid_results(folder: Path, loading: LoadConfig) -> list[tuple[Path, EvalResult]]:
-    """Return path and content of the up-to-date results of a checkpoint loaded with `loading`.
+def load_valid_results(folder: Path, loading: LoadConfig) -> list[ModelResult]:
+    """Return the up-to-date results of a checkpoint loaded with `loading`, the newest last.
 
-    The newest is the last. A result is out of date if a file that it was computed from is newer.
+    A result is out of date if a file that it was computed from is newer.
     """
-    first = default_result_path(EvalResult(name="", folder=str(folder), parameters=0, tokens=None))
+    first = default_result_path(ModelResult(name="", folder=str(folder), parameters=0, tokens=None))
     expected_loading = _loading_settings(settings_dict(EvalConfig(), loading))
-    results: list[tuple[float, Path, EvalResult]] = []
-    for path in sorted(first.parent.glob(f"{glob.escape(first.stem)}*.json")):
+    results = []
+    paths = first.parent.glob(f"{glob.escape(first.stem)}*.json")
+    for written_at, path in sorted((path.stat().st_mtime, path) for path in paths):
         result = _read_result(path)
         if result is None or "harness" in result.settings:
             continue
@@ -225,7 +226,6 @@ def load_valid_results(folder: Path, loading: LoadConfig) -> list[tuple[Path, Ev
         if data := result.settings.get("data"):
             inputs.append(Path(data) / "manifest.json")
         inputs += [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        written_at = path.stat().st_mtime
         if all(file.stat().st_mtime <= written_at for file in inputs if file.is_file()):
-            results.append((written_at, path, result))
-    return [(path, result) for _, path, result in sorted(results, key=lambda one: one[0])]
+            results.append(result)
+    return results

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from gnano.evals.loglikelihood import (
     make_batches,
 )
 from gnano.evals.model_adapter import EvalModel, RequestEncoder
-from gnano.evals.result_store import Accuracy, BitsPerByte, EvalResult, TaskScore, settings_dict
+from gnano.evals.result_store import Accuracy, BitsPerByte, ModelResult, TaskScore, settings_dict
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
@@ -57,6 +57,7 @@ from gnano.train.lineage import training_stages
 from gnano.utils.formatting import format_clock
 from gnano.utils.platform_support import accumulation_dtype
 
+MAX_EXAMPLES = 20  # contaminated items reported with the shared words
 # per choice of an item: log-likelihood in nats, and whether greedy decoding produces it
 ChoiceScores = Sequence[tuple[float, bool]]
 ScoredTask = tuple[TaskItems, Sequence[ChoiceScores]]  # a task and the scores of its items
@@ -68,7 +69,7 @@ def evaluate(
     config: EvalConfig,
     on_progress: Report = lambda _: None,
     on_note: Report = lambda _: None,
-) -> EvalResult:
+) -> ModelResult:
     """Measure everything in `config`; `on_note` receives what is skipped and why.
 
     Raises ValueError or OSError if something named in `config` is not available.
@@ -93,7 +94,7 @@ def evaluate(
         scores = score_with_contamination(scored, corpus, on_progress)
     else:
         scores = [score_task(task, choice_scores) for task, choice_scores in scored]
-    return EvalResult(
+    return ModelResult(
         name=model.name,
         folder=str(model.folder),
         parameters=model.parameters,
@@ -201,7 +202,7 @@ def _measure_ids(
     for start in heldout_row_starts(len(ids), length):
         row = tuple(ids[start : start + length + 1])
         last = start + len(row) - 1
-        rows.append(EncodedItem((EncodedChoice(row, last - num_scored),)))
+        rows.append((EncodedChoice(row, last - num_scored),))
         num_scored = last
     scores = compute_loglikelihoods(
         model.scorer,
@@ -230,19 +231,19 @@ def _run_task(
 
 def score_task(task: TaskItems, choice_scores: Sequence[ChoiceScores]) -> TaskScore:
     """Return the score of a task from the scores of each item's choices."""
-    correct = [is_correct(item, one) for item, one in zip(task.items, choice_scores, strict=True)]
+    correct = starmap(is_correct, zip(task.items, choice_scores, strict=True))
     count = len(task.items)
+    acc, norm = (Accuracy.from_counts(sum(one), count) for one in zip(*correct, strict=True))
     is_single = all(len(item.choices) == 1 for item in task.items)
-    nats = -sum(choices[0][0] for choices in choice_scores) / len(choice_scores)
+    nats = -sum(choices[0][0] for choices in choice_scores) / count
     chances = [1 / len(i.choices) if len(i.choices) > 1 else 0.0 for i in task.items]
-    norm = Accuracy.from_counts(sum(by_length for _, by_length in correct), count)
     return TaskScore(
         task=task.task,
         title=task.title,
         items=count,
         shots=task.shots,
-        chance=sum(chances) / len(chances),
-        acc=Accuracy.from_counts(sum(plain for plain, _ in correct), count),
+        chance=sum(chances) / count,
+        acc=acc,
         acc_norm=norm if task.has_acc_norm else None,
         perplexity=math.exp(min(nats, 700.0)) if is_single else None,
     )
@@ -272,15 +273,16 @@ def score_with_contamination(
     The shards are read once for the items of all tasks.
     """
     items = [item.full_text for task, _ in scored_tasks for item in task.items]
-    report = find_contamination(corpus, items, lambda text: on_progress(f"training shards: {text}"))
-    contaminated = set(report.contaminated_items)
-    scores, first = [], 0  # number of the task's first item in the report
+    checked, shared = find_contamination(
+        corpus, items, lambda text: on_progress(f"training shards: {text}")
+    )
+    scores, first = [], 0  # number of the task's first item in all of them
     for task, choice_scores in scored_tasks:
         own = range(first, first + len(task.items))
-        examples = [one for one in report.examples if one.item in own]
-        clean = [n - first for n in own if n not in contaminated]
+        examples = [one for one in islice(shared.values(), MAX_EXAMPLES) if one.item in own]
+        clean = [n - first for n in own if n not in shared]
         contamination: dict[str, Any] = {
-            "checked": len(report.checked_items.intersection(own)),
+            "checked": len(checked.intersection(own)),
             "found": len(own) - len(clean),
             "examples": [asdict(replace(one, item=one.item - first)) for one in examples],
             "clean": None,
@@ -340,7 +342,7 @@ def _count_correct(
     pairs = iter(scorer.score_choices([items[number] for number in numbers]).tolist())
     total = torch.zeros(2, dtype=accumulation_dtype(scorer.device), device=scorer.device)
     for number in numbers:
-        own = islice(pairs, len(items[number].choices))
+        own = islice(pairs, len(items[number]))
         scores = [(-nats, missed == 0) for nats, missed in own]
         total += torch.tensor(is_correct(task.items[number], scores), device=total.device)
     return total if counts else torch.zeros_like(total)

@@ -25,12 +25,17 @@ from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
 from gnano.utils.files import atomic_write_text, dump_json
-from gnano.utils.formatting import format_table
+from gnano.utils.formatting import format_table, render_template
 from gnano.utils.terminal import best_effort
 
 MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text
 MAX_QUESTION_LENGTH = 600  # characters of a question in answers.md
 NUM_REPORTED = 3  # questions in the HTML report
+RATES = {  # labels in the table
+    "exact": "in the exact format, of {} answers",
+    "repetition": "repetition in the answers",
+    "same": "word for word as in the data",
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class AnswerComparison:
             )
 
         pairs = zip(rates(self.before), rates(self.after), strict=True)
-        return dict(zip(("exact", "repetition", "same"), pairs, strict=True))
+        return dict(zip(RATES, pairs, strict=True))
 
     def format_table(self) -> str:
         """Return losses and rates as text for a terminal."""
@@ -79,14 +84,10 @@ class AnswerComparison:
         for name, (before, after) in self.losses.items():
             label = "held-out answers, nats per token" if name == "all" else f"  {name}"
             rows.append((label, f"{before:.3f}", f"{after:.3f}"))
-        labels = {
-            "exact": f"in the exact format, of {len(self.questions)} answers",
-            "repetition": "repetition in the answers",
-            "same": "word for word as in the data",
-        }
         for name, (before, after) in self.rates.items():
             if name != "same" or before or after:  # long answers are never equal to the data's
-                rows.append((labels[name], f"{before:.0%}", f"{after:.0%}"))
+                label = RATES[name].format(len(self.questions))
+                rows.append((label, f"{before:.0%}", f"{after:.0%}"))
         return "\n".join(format_table(rows))
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,24 +101,16 @@ class AnswerComparison:
             }
             for question, before, after in self.answer_pairs()
         ]
-        rates = {name: self.rates.get(name) for name in ("exact", "repetition", "same")}
-        return {"losses": self.losses, **rates, "answers": answers}
+        return {"losses": self.losses, **dict.fromkeys(RATES), **self.rates, "answers": answers}
 
     def to_markdown(self) -> str:
         """Return the answers next to each other as Markdown."""
-        parts = ["# Answers before and after tuning\n", f"```\n{self.format_table()}\n```\n"]
-        for number, (question, before, after) in enumerate(self.answer_pairs(), 1):
-            quoted = "\n".join(f"> {line}" for line in _last_question(question).splitlines())
-            cells = [
-                text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
-                for text in (before.text, after.text, question.turns[-1].content)
-            ]
-            parts += [
-                f"## {number}. {question.category}\n\n{quoted}\n",
-                "| before | after | in the data |\n|---|---|---|",
-                f"| {' | '.join(cells)} |\n",
-            ]
-        return "\n".join(parts)
+
+        def cell(text: str) -> str:
+            return text.replace("|", "\\|").replace("\n", "<br>") or "*nothing*"
+
+        template = Path(__file__).with_name("answers.md.j2")
+        return render_template(template, it=self, last_question=_last_question, cell=cell)
 
     def report_samples(self) -> list[tuple[str, str, str]]:
         """Return title, question and answer of the first questions, for the HTML report."""

@@ -2,7 +2,7 @@
 
     6 prompts ─▶ × 2 temperatures ─▶ 12 texts in batches ─▶ `grade_text` ─▶ OK, WEAK or FAIL
 
-A base model continues the beginnings of texts in `smoke_test.json`; a tuned model gets equivalent
+A base model continues the beginnings of texts in `smoke_test.toml`; a tuned model gets equivalent
 instructions in its chat template. The same seed gives the same samples.
 """
 
@@ -19,9 +19,9 @@ from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, load_templ
 from gnano.data.sft.conversations import Turn
 from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
-from gnano.evals.text_checks import TEXTS, Expectation, Grade, TextKind, Verdict, grade_text
+from gnano.evals.text_checks import SETTINGS, Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
-from gnano.utils.formatting import format_table
+from gnano.utils.formatting import format_table, render_template
 from gnano.utils.validation import Range, check_number
 
 MIN_TOKENS = 16  # fewer are too short to be graded
@@ -42,8 +42,7 @@ class SmokePrompt:
     topic_stems: str  # beginnings of words about the topic
 
 
-# no text ends with white space, which in most tokenizers belongs to the following word
-PROMPTS = tuple(SmokePrompt(**content) for content in TEXTS["prompts"])
+PROMPTS = tuple(SmokePrompt(**content) for content in SETTINGS["prompts"])
 
 
 @dataclass(frozen=True)
@@ -85,25 +84,16 @@ class SmokeReport:
 
     def format_texts(self) -> str:
         """Return the samples in full."""
-        parts = []
-        for sample in self.samples:
-            head = f"── {sample.name} at {sample.temperature}: {sample.verdict.grade} "
-            parts += [head.ljust(60, "─"), *(f"   {reason}" for reason in sample.verdict.reasons)]
-            if span := sample.copied:
-                where = f"{span.source}, {span.shard}"
-                parts.append(f"   {span.tokens} tokens in a row as in {where}: {span.text!r}")
-            text = "".join(  # control characters would affect the terminal
-                c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1]
-                for c in sample.prompt + sample.text
-            )
-            parts += ["", text, ""]
-        return "\n".join(parts).rstrip()
+
+        def escape(text: str) -> str:  # control characters would affect the terminal
+            return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+        template = Path(__file__).with_name("smoke_texts.txt.j2")
+        return render_template(template, samples=self.samples, escape=escape, repr=repr).rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Return counts and samples for JSON."""
-        samples = [{**asdict(sample), **asdict(sample.verdict)} for sample in self.samples]
-        for sample in samples:
-            del sample["verdict"]
+        samples = [sample | sample.pop("verdict") for sample in map(asdict, self.samples)]
         return {**{grade.lower(): n for grade, n in self.counts.items()}, "samples": samples}
 
 

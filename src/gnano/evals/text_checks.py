@@ -2,7 +2,7 @@
 
 The checks do not understand a text, but they detect a broken model: it writes nothing, bytes, word
 salad without the common words of English, the same text again and again, or code that does not
-parse. The thresholds are the constants below.
+parse. The thresholds are in `smoke_test.toml`.
 
     text ─▶ present? ─▶ characters ─▶ English or Python? ─▶ repetition ─▶ topic ─▶ Verdict
 
@@ -14,8 +14,8 @@ truncated the text, an unfinished rest is accepted.
 """
 
 import ast
-import json
 import re
+import tomllib
 import unicodedata
 import warnings
 from collections import Counter
@@ -23,50 +23,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from gnano.utils.formatting import plural
 
 Grade = Literal["OK", "WEAK", "FAIL"]
 TextKind = Literal["prose", "list", "code"]
-# the prompts of the smoke test, and the common words of English
-TEXTS: dict[str, Any] = json.loads(Path(__file__).with_name("smoke_test.json").read_text("utf-8"))
-COMMON_WORDS = frozenset(TEXTS["common_words"].split())
-
-
-class Threshold(NamedTuple):
-    """Beyond `weak` a value is WEAK, beyond `fail` FAIL; if fail < weak, low values are bad."""
-
-    weak: float
-    fail: float
-
-    def grade(self, value: float) -> Grade:
-        """Return the grade of a value."""
-        sign = 1 if self.weak < self.fail else -1
-        if sign * value > sign * self.fail:
-            return "FAIL"
-        return "WEAK" if sign * value > sign * self.weak else "OK"
-
-
+# thresholds, the common words of English, and the prompts of the smoke test
+SETTINGS: dict[str, Any] = tomllib.loads(
+    Path(__file__).with_name("smoke_test.toml").read_text("utf-8")
+)
+THRESHOLDS = SETTINGS["thresholds"]
+COMMON_WORDS = frozenset(SETTINGS["words"]["common"].split())
 MIN_CONTINUATION_LENGTH = 10  # characters of a continuation that ends by itself
 MIN_WORDS_FOR_SHARES = 12  # shares of fewer words mean nothing
-GARBLED_SHARE = Threshold(0.0, 0.005)  # of the characters; a working model writes none
-# the share is of at least this many characters, so that a single one is WEAK at most
+# garbled characters are a share of at least so many, so that a single one is WEAK at most
 MIN_LENGTH_FOR_GARBLED = 200
-LETTER_SHARE = {  # of the non-space characters; prose has 0.95, less with numbers and tables
-    "prose": Threshold(0.70, 0.45), "list": Threshold(0.60, 0.35), "code": Threshold(0.25, 0.15),
-}  # fmt: skip
-LATIN_SHARE = Threshold(0.90, 0.60)  # of the letters, as the prompts are English
-COMMON_WORD_SHARE = Threshold(0.20, 0.10)  # of the words; English prose has 0.40 to 0.55
-# words shaped like sea, Sea or SEA; random tokens run into each other
-WELL_FORMED_SHARE = Threshold(0.80, 0.55)
 NGRAM_WORDS = 4  # words of a run whose repetition counts
-REPEATED_NGRAM_SHARE = {  # of the runs; prose has under 0.05, code consists of set phrases
-    "prose": Threshold(0.15, 0.50), "list": Threshold(0.20, 0.50), "code": Threshold(0.35, 0.65),
-}  # fmt: skip
-LOOP_REPEATS = Threshold(2, 3)  # at the end of a text: three are WEAK, four FAIL
 MIN_LOOP_LENGTH = 40  # characters; "ha ha ha" is no loop
-REPEATED_LINES = Threshold(2, 4)  # occurrences of one line in a text
 MIN_LINE_LENGTH = 16  # characters; shorter lines such as `else:` repeat by chance
 LONG_TEXT_WORDS = 50  # a longer text needs two words of its topic, a shorter one needs one
 MAX_WEAK_ISSUES = 4  # as many WEAK checks make a text FAIL
@@ -136,6 +110,14 @@ def grade_text(text: str, expected: Expectation, finished: bool) -> Verdict:
     return Verdict("OK", (f"{words}, {repetition_rate(text):.0%} repeated",))
 
 
+def _grade(check: str, value: float) -> Grade:
+    weak, fail = THRESHOLDS[check]
+    sign = 1 if weak < fail else -1
+    if sign * value > sign * fail:
+        return "FAIL"
+    return "WEAK" if sign * value > sign * weak else "OK"
+
+
 def repetition_rate(text: str) -> float:
     """Return the share of the text's runs of four words that are repeats; 0 for a short text."""
     words = text.split()
@@ -149,15 +131,16 @@ def _check_language(text: str, expected: Expectation, finished: bool) -> Iterato
     is_long = len(words) >= MIN_WORDS_FOR_SHARES
     dense = [character for character in text if not character.isspace()]
     garbled = sum(c == "\ufffd" or unicodedata.category(c) in GARBLED_CATEGORIES for c in dense)
-    grade = GARBLED_SHARE.grade(garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED))
-    yield grade, f"garbled: {garbled} of its {len(dense)} characters are not text"
+    share = garbled / max(len(dense), MIN_LENGTH_FOR_GARBLED)
+    reason = f"garbled: {garbled} of its {len(dense)} characters are not text"
+    yield _grade("garbled", share), reason
     letters = [character for character in dense if character.isalpha()]
     if is_long or not expected.is_answer:  # "1, 2, 3" may be an answer
         share = len(letters) / len(dense)
-        yield LETTER_SHARE[expected.kind].grade(share), f"letters: {share:.0%} of its characters"
+        yield _grade(f"letters_{expected.kind}", share), f"letters: {share:.0%} of its characters"
     if letters:
         latin = sum(character < "\u0250" for character in letters) / len(letters)
-        yield LATIN_SHARE.grade(latin), f"script: {latin:.0%} of its letters are Latin"
+        yield _grade("latin", latin), f"script: {latin:.0%} of its letters are Latin"
     if expected.kind == "code":
         yield _check_python(text, expected, finished)
         return
@@ -174,11 +157,11 @@ def _check_language(text: str, expected: Expectation, finished: bool) -> Iterato
     if not is_list:  # a list of nouns has no common words
         lower = _lower_words(text)
         share = sum(word in COMMON_WORDS for word in lower) / max(1, len(lower))
-        yield COMMON_WORD_SHARE.grade(share), f"English: {share:.0%} of its words are common ones"
+        yield _grade("common_words", share), f"English: {share:.0%} of its words are common ones"
     bare = [word for word in (one.strip(PUNCTUATION) for one in words) if word[:1].isalpha()]
     shaped = sum(WORD_SHAPE_PATTERN.fullmatch(word) is not None for word in bare)
     share = shaped / max(1, len(bare))
-    yield WELL_FORMED_SHARE.grade(share), f"words: {share:.0%} are well-formed"
+    yield _grade("well_formed", share), f"words: {share:.0%} are well-formed"
 
 
 def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
@@ -194,17 +177,17 @@ def _check_repetition(text: str, kind: TextKind) -> Iterator[Check]:
             break
     size = len(unit) * times
     reason = f"loop: its last {size} characters are {_shorten_quote(unit)} {times} times"
-    yield LOOP_REPEATS.grade(times), reason
+    yield _grade("loop_repeats", times), reason
     lines = [LIST_ITEM_PATTERN.sub("", line).strip() for line in text.split("\n")]
     min_length = 1 if kind == "list" else MIN_LINE_LENGTH
     kept = [line for line in lines if len(line) >= min_length and any(map(str.isalnum, line))]
     if kept:
         (line, count), *_ = Counter(kept).most_common(1)
         reason = f"lines: {count} of {len(lines)} are {_shorten_quote(line)}"
-        yield REPEATED_LINES.grade(count), reason
+        yield _grade("repeated_lines", count), reason
     share = repetition_rate(text)
     reason = f"repeats: {share:.0%} of its {NGRAM_WORDS}-word runs"
-    yield REPEATED_NGRAM_SHARE[kind].grade(share), reason
+    yield _grade(f"runs_{kind}", share), reason
 
 
 def _check_content(text: str, expected: Expectation, finished: bool) -> Iterator[Check]:

@@ -250,9 +250,8 @@ def _result_paragraphs(stage: TrainingStage) -> list[str]:
 
 def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
     """Return the newest score of each task that `gnano eval` saved for this checkpoint."""
-    saved = load_valid_results(folder, LoadConfig())
     rows = {}
-    for _, result in sorted(saved, key=lambda pair: pair[0].stat().st_mtime):
+    for result in load_valid_results(folder, LoadConfig()):
         for score in result.scores:
             chance = "" if score.chance is None else f"{score.chance:.3f}"
             accuracies = str(score.acc), str(score.acc_norm or ""), chance
