@@ -12,14 +12,13 @@ files appear by the name of their source.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig, SamplingParams
@@ -30,6 +29,7 @@ from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.model.hf_io import load_config, read_json_object
 from gnano.reporting.plots import finite_number
+from gnano.reporting.templates import render_template
 from gnano.train.lineage import TrainingStage, format_base_name, training_stages
 from gnano.utils.formatting import format_shell_command
 
@@ -91,44 +91,7 @@ def build_model_card(
         if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
             begin = settings["bos_token"]
     pretrained = [stage for stage in stages if not stage.instruction_config and stage.metrics]
-    return (
-        _template_environment()
-        .get_template("card.md.j2")
-        .render(
-            metadata=metadata.to_yaml(),
-            repo=repo,
-            config=config,
-            parameters=num_parameters(config),
-            dtype=stored.get("dtype") or stored.get("torch_dtype"),
-            origin=origin,
-            template=template,
-            template_name=Path(tuning.template).stem if tuning else "",
-            template_example=template
-            and template.render_prompt((Turn("user", "Where is the key?"),)),
-            prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
-            begin=begin,
-            files=sorted(files),
-            stages=[(stage, _describe_stage(stage)) for stage in stages],
-            scores=_eval_score_rows(folder),
-            sampling=SAMPLE_SETTINGS,
-            sample_tokens=SAMPLE_TOKENS,
-            samples=_generate_samples(folder, template, prompts),
-            tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
-            license=license_id,
-            datasets=datasets,
-        )
-    )
-
-
-def _template_environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {  # all untrusted text passes one of these
+    filters: dict[str, Callable[..., Any]] = {  # all untrusted text passes one of these
         "fenced": _fence_code,
         "table": _markdown_table,
         "plain": _escape_markdown,
@@ -136,8 +99,31 @@ def _template_environment() -> Environment:
         "quoted": partial(json.dumps, ensure_ascii=False),  # Python reads JSON strings
         "number": finite_number,
     }
-    environment.globals["shell"] = format_shell_command
-    return environment
+    return render_template(
+        Path(__file__).with_name("card.md.j2"),
+        filters,
+        shell=format_shell_command,
+        metadata=metadata.to_yaml(),
+        repo=repo,
+        config=config,
+        parameters=num_parameters(config),
+        dtype=stored.get("dtype") or stored.get("torch_dtype"),
+        origin=origin,
+        template=template,
+        template_name=Path(tuning.template).stem if tuning else "",
+        template_example=template and template.render_prompt((Turn("user", "Where is the key?"),)),
+        prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
+        begin=begin,
+        files=sorted(files),
+        stages=[(stage, _describe_stage(stage)) for stage in stages],
+        scores=_eval_score_rows(folder),
+        sampling=SAMPLE_SETTINGS,
+        sample_tokens=SAMPLE_TOKENS,
+        samples=_generate_samples(folder, template, prompts),
+        tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
+        license=license_id,
+        datasets=datasets,
+    )
 
 
 def _markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

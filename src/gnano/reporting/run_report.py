@@ -16,8 +16,6 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.evals.runner import build_task_evaluator
@@ -29,6 +27,7 @@ from gnano.reporting.plots import (
     render_png_plot,
     smooth_curve,
 )
+from gnano.reporting.templates import render_template
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
@@ -131,13 +130,9 @@ def write_html_report(
                 "data:image/png;base64," + base64.b64encode(png).decode("ascii") for png in plots
             ]
     recipe = run / "recipe.toml"
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-    )
-    page = templates.get_template("report.html.j2").render(
+    page = render_template(
+        Path(__file__).with_name("report.html.j2"),
+        {},
         name=run.resolve().name,
         state="finished" if finished else f"not finished: as of step {metrics[-1]['step']:,}",
         figures=figures,
