@@ -20,13 +20,7 @@ from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.evals.runner import build_task_evaluator
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
-from gnano.reporting.plots import (
-    DARK_PALETTE,
-    Curve,
-    read_curves,
-    render_png_plot,
-    smooth_curve,
-)
+from gnano.reporting.plots import DARK_PALETTE, Curve, read_curves, render_png_plot, smooth_curve
 from gnano.reporting.templates import render_template
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import ProgressBar
@@ -111,17 +105,6 @@ def write_html_report(
     loss, heldout, tasks = read_curves(metrics)
     latest = {name: value for row in metrics for name, value in row.items() if value is not None}
     rates = [row["tokens_per_s"] for row in metrics if row.get("tokens_per_s") is not None]
-    figures = [
-        ("steps", f"{metrics[-1]['step']:,}"),
-        ("tokens", _format_count(latest["tokens"]) if "tokens" in latest else "–"),
-        (
-            "training loss, smoothed, nats per token",
-            f"{smooth_curve(loss).values[-1]:.3f}" if len(loss.steps) else "–",
-        ),
-        ("held-out bits per byte", f"{heldout[0].values[-1]:.3f}" if heldout else "–"),
-        ("tokens per second, median", f"{median(rates):,.0f}" if rates else "–"),
-        ("training time", format_duration(latest["seconds"]) if "seconds" in latest else "–"),
-    ]
     pictures = None
     if is_installed("matplotlib"):
         with best_effort("picture in the page"):
@@ -132,10 +115,14 @@ def write_html_report(
     recipe = run / "recipe.toml"
     page = render_template(
         Path(__file__).with_name("report.html.j2"),
-        {},
+        {"count": _format_count, "duration": format_duration},
         name=run.resolve().name,
-        state="finished" if finished else f"not finished: as of step {metrics[-1]['step']:,}",
-        figures=figures,
+        finished=finished,
+        step=metrics[-1]["step"],
+        latest=latest,
+        smoothed_loss=smooth_curve(loss).values[-1] if len(loss.steps) else None,
+        bits_per_byte=heldout[0].values[-1] if heldout else None,
+        median_rate=median(rates) if rates else None,
         pictures=pictures,
         has_tasks=bool(tasks),
         tables=[
