@@ -109,10 +109,10 @@ def write_html_report(
     if is_installed("matplotlib"):
         with best_effort("picture in the page"):
             plots = render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE)
-            pictures = [
-                "data:image/png;base64," + base64.b64encode(png).decode("ascii") for png in plots
-            ]
+            pictures = [base64.b64encode(png).decode("ascii") for png in plots]
     recipe = run / "recipe.toml"
+    last_bits = "all held-out text" if finished else ""
+    total, sources = heldout[:1], heldout[1:]
     page = render_template(
         Path(__file__).with_name("report.html.j2"),
         {"count": _format_count, "duration": format_duration},
@@ -126,13 +126,7 @@ def write_html_report(
         pictures=pictures,
         has_tasks=bool(tasks),
         tables=[
-            _curve_table(
-                "Held-out bits per byte",
-                "source",
-                [*heldout[1:], *heldout[:1]],
-                heldout[:1],
-                "all held-out text" if finished else "",
-            ),
+            _curve_table("Held-out bits per byte", "source", sources + total, total, last_bits),
             _curve_table("Accuracy on tasks, ± standard error", "task", tasks, tasks),
             ("Facts", (), [[*fact] for fact in (facts or {}).items()]),
         ],
