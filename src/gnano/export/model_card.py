@@ -91,6 +91,9 @@ def build_model_card(
         if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
             begin = settings["bos_token"]
     pretrained = [stage for stage in stages if not stage.instruction_config and stage.metrics]
+    # of each task the newest score that `gnano eval` saved for this checkpoint
+    saved = load_valid_results(folder, LoadConfig())
+    scores = {score.task: score for _, result in saved for score in result.scores}
     filters: dict[str, Callable[..., Any]] = {  # all untrusted text passes one of these
         "fenced": _fence_code,
         "table": _markdown_table,
@@ -116,7 +119,7 @@ def build_model_card(
         begin=begin,
         files=sorted(files),
         stages=[(stage, _describe_stage(stage)) for stage in stages],
-        scores=_eval_score_rows(folder),
+        scores=list(scores.values()),
         sampling=SAMPLE_SETTINGS,
         sample_tokens=SAMPLE_TOKENS,
         samples=_generate_samples(folder, template, prompts),
@@ -185,18 +188,6 @@ def _heldout_table(heldout: dict[str, Any], unit: str) -> str:
     rows = [(name, *(_format_metric(values.get(name)) for values in sources)) for name in names]
     rows.append(("all", *(_format_metric(heldout[key]) for key, _ in columns.values())))
     return _markdown_table(("held out", *columns), rows)
-
-
-def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
-    """Return the newest score of each task that `gnano eval` saved for this checkpoint."""
-    saved = load_valid_results(folder, LoadConfig())
-    rows = {}
-    for _, result in sorted(saved, key=lambda pair: pair[0].stat().st_mtime):
-        for score in result.scores:
-            chance = "" if score.chance is None else f"{score.chance:.3f}"
-            accuracies = str(score.acc), str(score.acc_norm or ""), chance
-            rows[score.task] = (score.title, f"{score.items:,}", str(score.shots), *accuracies)
-    return list(rows.values())
 
 
 def _generate_samples(

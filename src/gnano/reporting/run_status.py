@@ -183,7 +183,7 @@ def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
         command = format_shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
         return f"{folder} holds no run: {command} begins one."
     now = time.time()
-    rows, notes = [COLUMN_HEADERS], []
+    rows = [COLUMN_HEADERS]
     for run in runs:
         is_killed = run.reason == PROBABLY_KILLED
         step, total = run.step, run.steps
@@ -202,12 +202,12 @@ def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
                 format_age(now - run.active),
             )
         )
-        has_reason = run.state == "failed" and run.reason and not is_killed
-        notes.append([*([f"failed: {run.reason}"] if has_reason else []), *run.problems])
     head, *aligned = format_table(rows, left=(0, 1))
     lines = [head]
-    for line, below in zip(aligned, notes, strict=True):
-        lines += [line, *(f"    {to_printable_line(note)}" for note in below)]
+    for line, run in zip(aligned, runs, strict=True):
+        has_reason = run.state == "failed" and run.reason not in ("", PROBABLY_KILLED)
+        notes = [f"failed: {run.reason}"] * has_reason + run.problems
+        lines += [line, *(f"    {to_printable_line(note)}" for note in notes)]
     return "\n".join(lines)
 
 
