@@ -46,7 +46,8 @@ def compare(
     from gnano.evals.comparison_table import format_comparison
     from gnano.reporting.comparison_plot import check_plot_path, plot_comparison
 
-    check_plot_path(plot)
+    if plot:
+        check_plot_path(plot)
     with closing(StatusLine()) as line:
         result = compare_models(
             models, eval_config, load_config, published, all_published, line.update, line.print

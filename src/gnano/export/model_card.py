@@ -203,8 +203,6 @@ def _generate_samples(
             prompt = encode_prompt((Turn("user", title),), template, engine.tokenizer)
         if len(engine.encode_prompt(prompt)) < context:
             inputs.append((title, prompt))
-    if not inputs:
-        return []
     encoded = [prompt for _, prompt in inputs]
     completions = engine.generate_batch(encoded, SAMPLE_TOKENS, SAMPLE_SETTINGS)
     between = "\n\n" if template else ""

@@ -57,10 +57,8 @@ class PlotPoint(NamedTuple):
     value: float
 
 
-def check_plot_path(path: Path | None) -> None:
+def check_plot_path(path: Path) -> None:
     """Raise ValueError if the plot cannot be written; called before hours of evaluation."""
-    if path is None:
-        return
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} cannot be written: the plot is a PNG, name a FILE.png.")
     require("matplotlib", "plot", "Plots need matplotlib")
