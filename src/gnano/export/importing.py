@@ -157,15 +157,14 @@ def _check_and_unify_tensors(
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > 2 * num_bytes:
         raise ValueError(f"{path} claims more numbers than its {num_bytes:,} bytes hold.")
     head, embedding = tensors.get(LM_HEAD_KEY), tensors.get(EMBEDDING_KEY)
-    if embedding is not None and head is None and is_tied is not False:
-        tensors[LM_HEAD_KEY] = embedding.clone()
-    elif (
-        embedding is not None and head is not None and is_tied and not torch.equal(head, embedding)
-    ):
-        raise ValueError(
-            f"{path} sets tie_word_embeddings = True, but its {LM_HEAD_KEY} is not its "
-            f"{EMBEDDING_KEY}; correct the one that is wrong."
-        )
+    if embedding is not None:
+        if head is None and is_tied is not False:
+            tensors[LM_HEAD_KEY] = embedding.clone()
+        elif head is not None and is_tied and not torch.equal(head, embedding):
+            raise ValueError(
+                f"{path} sets tie_word_embeddings = True, but its {LM_HEAD_KEY} is not its "
+                f"{EMBEDDING_KEY}; correct the one that is wrong."
+            )
     check_model_tensors(tensors, config, path)
     dtype = tensors[LM_HEAD_KEY].dtype
     return {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
