@@ -129,9 +129,15 @@ class AsyncCheckpointWriter:
         )
         self.thread.start()
 
-    def poll(self) -> None:
-        """Report the progress of the write; called from the training thread."""
-        has_ended = self.thread is not None and not self.thread.is_alive()  # before reading results
+    def poll(self, seconds: float | None = 0.0) -> None:
+        """Report the progress of the write, after waiting for its end for `seconds` (None: ever).
+
+        The training thread calls this.
+        """
+        if self.thread is None:
+            return
+        self.thread.join(seconds)
+        has_ended = not self.thread.is_alive()  # before reading results
         while self.unreported_failures:
             failure = self.unreported_failures.popleft()
             if failure != self.reported_failure:
@@ -153,12 +159,9 @@ class AsyncCheckpointWriter:
     def wait_until_idle(self) -> None:
         """Wait until the last copy is no longer needed; discard it if it cannot be written."""
         while self.thread is not None and self.last_error is None:
-            self.thread.join(0.1)
-            self.poll()
-        if self.thread is not None:
-            self.cancelled.set()
-            self.thread.join()
-            self.poll()
+            self.poll(0.1)
+        self.cancelled.set()
+        self.poll(None)
 
     def wait_until_saved(self, signals: SignalHandler) -> None:
         """Wait until a write in progress is done.
@@ -167,17 +170,13 @@ class AsyncCheckpointWriter:
         raises its error.
         """
         while self.thread is not None:
-            stop = signals.should_stop()
-            self.is_stopping = self.is_stopping or stop
-            self.thread.join(0.1)
-            self.poll()
-            is_late = stop and time.monotonic() > signals.received_at + STOP_RETRY_SECONDS
-            if self.last_error is not None and is_late:
-                failure = self.last_error
-                if self.thread is not None:
-                    self.cancelled.set()
-                    self.thread.join()
-                    self.poll()
+            self.is_stopping = signals.should_stop()
+            self.poll(0.1)
+            failure = self.last_error
+            is_late = time.monotonic() > signals.received_at + STOP_RETRY_SECONDS
+            if failure is not None and self.is_stopping and is_late:
+                self.cancelled.set()
+                self.poll(None)
                 if self.saved_folder is None:  # the last attempt may have succeeded meanwhile
                     raise failure
 

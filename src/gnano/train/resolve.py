@@ -67,6 +67,8 @@ def resolve_recipe(
     `allowed` names keys and tables of the recipe that may differ from the run's. Raises ValueError
     where recipe, data and the run so far do not fit together.
     """
+    if task.base_config is not None:
+        recipe = replace(recipe, model=replace(task.base_config, dropout=recipe.model.dropout))
     recipe = task.resolve(recipe)
     recipe.train.accumulation_steps(recipe.model.block_size, world.world_size)
     path, device = run / RECIPE_FILE, world.device

@@ -43,10 +43,16 @@ class AsyncMetricReader:
     """Reads the metrics of steps from the device without making it wait."""
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, step: int = 0, elapsed: float = 0.0
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        step: int = 0,
+        elapsed: float = 0.0,
+        consecutive_skips: int = 0,
     ) -> None:
         """Start after `step` steps and `elapsed` seconds of training."""
         self.config, self.step = config, step
+        self.consecutive_skips = consecutive_skips  # steps skipped since the last good one
         self.start_time = time.monotonic() - elapsed  # of training, as if in a single process
         # steps that stay unread: a CPU has computed a step when it returns
         self.max_pending = int(device.type == "cuda")
@@ -78,6 +84,7 @@ class AsyncMetricReader:
             self.step_start_time += seconds
             self.step += 1
             self.stop_requested = self.stop_requested or values["stop"] > 0
+            self.consecutive_skips = self.consecutive_skips + 1 if values["skipped"] else 0
             row = {
                 "step": self.step,
                 "tokens": self.step * config.tokens_per_step,
@@ -99,7 +106,7 @@ class AsyncMetricReader:
     def rewind(self, step: int) -> None:
         """Continue from an earlier step; unread metrics are dropped."""
         self.pending.clear()
-        self.step = step
+        self.step, self.consecutive_skips = step, 0
         self.step_start_time = time.perf_counter()
 
 
