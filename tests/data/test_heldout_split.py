@@ -23,6 +23,7 @@ from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.runner import evaluate
 from gnano.reporting.description import describe_data
 from gnano.train.distributed.context import DistContext
+from gnano.train.trainer import ignore_message
 from gnano.train.training_task import PretrainingTask
 
 text = any_text(max_size=20)
@@ -101,7 +102,7 @@ def test_an_empty_heldout_split_is_reported_with_a_suggested_fraction(base, tmp_
     task, world = PretrainingTask(config, None), DistContext(torch.device("cpu"))
     reports = {
         "prepare, info": describe_data(Path(config.folder)),
-        "pretrain": "\n".join(task.load(recipe, tmp_path, world, print)),
+        "pretrain": "\n".join(task.load(recipe, tmp_path, world, ignore_message)),
         "eval": "\n".join(evaluated),
     }
     fractions = {command: suggested_fraction(text) for command, text in reports.items()}
