@@ -14,7 +14,7 @@ compressor. Several ranks share the rows and add up their sums.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -97,7 +97,8 @@ class Evaluator:
             return {}
         self.is_pending = False
         # the last evaluation covers everything; it compares only if the earlier ones did too
-        if result and (on_budget or self.heldout.is_budget_enough):
+        counts = self.heldout.rows_on_budget.items()
+        if result and (on_budget or all(len(self.heldout.rows[n]) <= count for n, count in counts)):
             self.latest_loss = step, result.objective
             self.evals_since_best += 1
             if self.best_loss is None or result.objective < self.best_loss:
@@ -117,7 +118,7 @@ class Evaluator:
 
 @dataclass
 class HeldoutSet(Generic[BatchT]):
-    """Held-out rows by source or category; every evaluation covers all of them."""
+    """Held-out rows by source or category."""
 
     rows: Mapping[str, Sequence[Any]]
     collate: Callable[[str, Sequence[Any]], BatchT]  # rows of a source to a batch
@@ -126,32 +127,34 @@ class HeldoutSet(Generic[BatchT]):
     world: DistContext
     sum_batch: Callable[[GPT, BatchT], Tensor]
     summarize: Callable[[dict[str, list[float]]], HeldoutResult]
-    is_budget_enough: bool = True  # whether evaluations on a budget cover all rows too
+    rows_on_budget: Mapping[str, int] = field(default_factory=dict)  # of a source; else all
 
     def missing(self) -> str | None:
-        """Return None: the rows are complete."""
+        """Return a message while rows on the budget are still being prepared."""
         return None
 
-    def select_rows(self, on_budget: bool) -> Mapping[str, Sequence[Any]]:
-        """Return the rows to evaluate."""
-        return self.rows
+    def refresh(self) -> None:
+        """Add the rows that have been prepared since."""
 
     def evaluate(
         self, model: GPT, on_budget: bool = False, should_stop: Callable[[], bool] = lambda: False
     ) -> HeldoutResult | None:
-        """Return the result; None where nothing is held out.
+        """Return the loss on all rows, or those on the budget; None where nothing is held out.
 
         Raises StopRequestedError where `should_stop` returns True on any rank.
         """
+        if not on_budget:
+            self.refresh()
         sums, size = {}, self.batch_size
+        sum_batch = partial(self.sum_batch, model)
         with eval_mode(model):
-            for name, rows in self.select_rows(on_budget).items():
+            for name, all_rows in self.rows.items():
+                rows = all_rows[: self.rows_on_budget.get(name)] if on_budget else all_rows
                 if not rows:
                     continue
                 starts = range(0, len(rows), size)
                 batches = (self.collate(name, rows[start : start + size]) for start in starts)
                 empty = self.collate(name, [self.empty_row])
-                sum_batch = partial(self.sum_batch, model)
                 sums[name] = sum_over_ranks(
                     sum_batch, batches, len(starts), empty, self.world, should_stop
                 )
@@ -175,12 +178,8 @@ class HeldoutText(HeldoutSet[Batch]):
         budget: int,
         world: DistContext,
     ) -> None:
-        self.corpus, self.length = corpus, length
+        self.corpus, self.length, self.has_all_rows = corpus, length, False
         shares = corpus.ordered_weights(weights)
-        self.rows_on_budget = {
-            name: max(1, round(budget * (share / sum(shares)) / length))
-            for name, share in zip(corpus.source_names, shares, strict=True)
-        }
         token_bytes = torch.from_numpy(corpus.tokenizer.token_bytes.astype(np.int64))
         super().__init__(
             rows={},
@@ -190,26 +189,30 @@ class HeldoutText(HeldoutSet[Batch]):
             world=world,
             sum_batch=partial(sum_batch_loss, token_bytes),
             summarize=bits_per_byte_result,
+            rows_on_budget={
+                name: max(1, round(budget * (share / sum(shares)) / length))
+                for name, share in zip(corpus.source_names, shares, strict=True)
+            },
         )
-        self._read_rows()
-
-    def _read_rows(self) -> None:
-        self.rows = {
-            name: self.corpus.heldout_rows(number, self.length)
-            for number, name in enumerate(self.corpus.source_names)
-        }
-        counts = self.rows_on_budget
-        self.is_budget_enough = all(counts[name] >= len(rows) for name, rows in self.rows.items())
+        self.refresh()
 
     def _collate(self, name: str, rows: Sequence[HeldoutRow]) -> Batch:
         return Batch(*next(iter_heldout_batches(rows, self.length, len(rows))), None)
+
+    def refresh(self) -> None:
+        """Add the rows that have been prepared since."""
+        if self.has_all_rows:
+            return
+        self.corpus.refresh()
+        self.has_all_rows = self.corpus.manifest.complete
+        names = self.corpus.source_names
+        self.rows = {name: self.corpus.heldout_rows(n, self.length) for n, name in enumerate(names)}
 
     def missing(self) -> str | None:
         """Return a message while a source in preparation has too few rows for the budget."""
         for is_refreshed in (False, True):
             if is_refreshed:
-                self.corpus.refresh()
-                self._read_rows()
+                self.refresh()
             missing = [
                 name
                 for name, rows in self.rows.items()
@@ -223,15 +226,6 @@ class HeldoutText(HeldoutSet[Batch]):
             f"waiting for `gnano prepare`: held-out text of source {missing[0]!r} "
             f"in {self.corpus.folder}"
         )
-
-    def select_rows(self, on_budget: bool) -> Mapping[str, Sequence[HeldoutRow]]:
-        """Return the rows on the budget, or all that are prepared by now."""
-        if on_budget:
-            return {name: rows[: self.rows_on_budget[name]] for name, rows in self.rows.items()}
-        if not self.corpus.manifest.complete:
-            self.corpus.refresh()
-            self._read_rows()
-        return self.rows
 
 
 def bits_per_byte_result(sums: dict[str, list[float]]) -> HeldoutResult:

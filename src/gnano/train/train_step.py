@@ -75,28 +75,27 @@ class PrefetchLoader:
         self.micro_batch_size = config.micro_batch_size
         self.accumulation_steps = config.accumulation_steps(dataset.block_size, world.world_size)
         self.copy_stream = torch.Stream(world.device) if world.device.type == "cuda" else None
-        self.prefetched: tuple[int, list[AnyBatch]] = (-1, [])  # with the data index
-
-    def data_index(self, step: int) -> int:
-        """Return the step (from 0) whose samples this step takes: later ones, after skips."""
-        return step + sum(steps for first, steps in self.skipped_ranges if step >= first)
+        self.prefetched: tuple[range, list[AnyBatch]] = (range(0), [])  # of these samples
 
     def sample_range(self, step: int) -> range:
-        """Return the samples of all ranks in this step."""
-        index = self.data_index(step)
-        return range(index * self.samples_per_step, (index + 1) * self.samples_per_step)
+        """Return the samples of all ranks in this step (from 0): later ones, after skips."""
+        skipped = sum(steps for first, steps in self.skipped_ranges if step >= first)
+        start = (step + skipped) * self.samples_per_step
+        return range(start, start + self.samples_per_step)
 
     def prefetch(self, step: int) -> None:
         """Start loading a step's micro-batches; do nothing if they are not prepared yet."""
-        if self.dataset.missing(self.sample_range(step)) is None:
-            self.prefetched = self.data_index(step), self._load_micro_batches(step)
+        samples = self.sample_range(step)
+        if self.dataset.missing(samples) is None:
+            self.prefetched = samples, self._load_micro_batches(samples)
 
     def next_micro_batches(self, step: int) -> list[AnyBatch]:
         """Return this rank's micro-batches of a step; their data must be prepared."""
-        index, batches = self.prefetched
-        if index != self.data_index(step):
-            batches = self._load_micro_batches(step)
-        self.prefetched = -1, []
+        samples = self.sample_range(step)
+        prefetched, batches = self.prefetched
+        if prefetched != samples:
+            batches = self._load_micro_batches(samples)
+        self.prefetched = range(0), []
         if self.copy_stream is not None:
             current = torch.accelerator.current_stream(self.world.device)
             current.wait_stream(self.copy_stream)
@@ -104,20 +103,20 @@ class PrefetchLoader:
                 tensor.record_stream(current)  # its memory stays in use until the step has read it
         return batches
 
-    def _load_micro_batches(self, step: int) -> list[AnyBatch]:
+    def _load_micro_batches(self, samples: range) -> list[AnyBatch]:
         on_stream = self.copy_stream is not None
         to_device = methodcaller("to", self.world.device, non_blocking=on_stream)
         batches: list[AnyBatch] = []
         for index in range(self.accumulation_steps):
-            samples = rank_sample_range(
-                self.data_index(step),
+            mine = rank_sample_range(
+                samples.start // self.samples_per_step,
                 index,
                 self.world.rank,
                 samples_per_step=self.samples_per_step,
                 micro_batch=self.micro_batch_size,
                 world_size=self.world.world_size,
             )
-            batch = self.dataset.read_batch(samples)
+            batch = self.dataset.read_batch(mine)
             if on_stream:
                 batch = batch.map_tensors(Tensor.pin_memory)
             with self.copy_stream or nullcontext():

@@ -164,11 +164,6 @@ class Trainer:
             self.start_messages.append(f"FP8: {len(layers)} matrices of the blocks; the rest bf16")
 
     @property
-    def is_finished(self) -> bool:
-        """Return whether nothing is left to train or to evaluate."""
-        return self.checkpoint is not None and self._has_all_steps and not self.evaluator.is_pending
-
-    @property
     def _has_all_steps(self) -> bool:
         patience = self.config.early_stopping_patience  # evaluations without a new best; 0: no end
         stops_early = 0 < patience <= self.evaluator.evals_since_best
@@ -177,9 +172,9 @@ class Trainer:
     def fit(self) -> RunResult:
         """Train until the last step or a stop signal, and write the final checkpoint."""
         stopped_by = None
-        if not self.is_finished:
+        if self.checkpoint is None or self.evaluator.is_pending or not self._has_all_steps:
             self._run()
-            if not self.is_finished:
+            if self.evaluator.is_pending or not self._has_all_steps:
                 stopped_by = self.signals.received_signal or signal.SIGTERM  # of another rank
             ended_by = {"signal": stopped_by.name} if stopped_by else {}
             self.event_log.log("stopped" if stopped_by else "finished", step=self.step, **ended_by)

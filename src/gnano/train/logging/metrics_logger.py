@@ -230,7 +230,10 @@ class ProgressBar:
                 text = f"{result['bits_per_byte']:.3f} bits/byte"
             self.heldout_text = f"held-out {text}"
         if "tasks" in metrics:
-            self.tasks_text = _format_tasks(metrics["tasks"])
+            results = metrics["tasks"].items()
+            main = {name: values.get("acc_norm", values.get("acc")) for name, values in results}
+            shown = [f"{name} {value:.3f}" for name, value in main.items() if value is not None]
+            self.tasks_text = " · ".join(shown)
         parts = [
             f"step {metrics['step']:,}/{metrics['steps']:,}",
             f"loss {self.loss_text}",
@@ -253,11 +256,3 @@ class ProgressBar:
             self.line.update(text)
         else:
             self.line.print(text)
-
-
-def _format_tasks(results: Any) -> str:
-    """Return the main accuracy of each task; results of an unknown form are ignored."""
-    tasks = results.items() if isinstance(results, dict) else ()
-    main = {name: f.get("acc_norm", f.get("acc")) for name, f in tasks if isinstance(f, dict)}
-    numbers = {name: value for name, value in main.items() if isinstance(value, int | float)}
-    return " · ".join(f"{name} {value:.3f}" for name, value in numbers.items())

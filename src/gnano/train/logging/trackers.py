@@ -165,16 +165,17 @@ class _TrackerProcess:
 
 def flatten_scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a step by curve name: `loss`, `heldout/web`, `tasks/piqa/acc`."""
-    flat = {key: value for key, value in metrics.items() if key not in ("step", "heldout", "tasks")}
     heldout = metrics.get("heldout") or {}
-    flat |= {f"heldout/{name}": bits for name, bits in heldout.get("sources", {}).items()}
-    flat |= {f"heldout/{k}": value for k, value in heldout.items() if not isinstance(value, dict)}
-    tasks = metrics.get("tasks")
-    for task, results in tasks.items() if isinstance(tasks, dict) else ():
-        if isinstance(results, dict):
-            flat |= {f"tasks/{task}/{name}": value for name, value in results.items()}
-    numbers = {k: v for k, v in flat.items() if isinstance(v, int | float)}
-    return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
+    groups = {"heldout": {**heldout.get("sources", {}), **heldout}}
+    groups |= {f"tasks/{task}": results for task, results in metrics.get("tasks", {}).items()}
+    flat = {key: value for key, value in metrics.items() if key != "step"}
+    for group, values in groups.items():
+        flat |= {f"{group}/{name}": value for name, value in values.items()}
+    return {
+        name: float(value)
+        for name, value in flat.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def run_tensorboard(run: Path, recipe: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:
