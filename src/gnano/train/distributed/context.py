@@ -28,8 +28,13 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from gnano.train.distributed.heartbeat import HeartbeatMonitor
-from gnano.train.distributed.watchdog import DEFAULT_TIMING, Phase, Watchdog, WatchdogTiming
+from gnano.train.distributed.watchdog import (
+    DEFAULT_TIMING,
+    HeartbeatMonitor,
+    Phase,
+    Watchdog,
+    WatchdogTiming,
+)
 from gnano.utils.platform_support import disable_malloc_trim
 
 T = TypeVar("T")
