@@ -19,30 +19,30 @@ from gnano.config.recipe import Recipe
 from gnano.config.train_config import LRSchedule, StabilityConfig, TrainConfig
 from gnano.data.sft.sft_dataset import AnyBatch
 from gnano.train.distributed.context import DistContext
-from gnano.train.logging.metrics_logger import AsyncMetricReader
+from gnano.train.logging.metrics_logger import MetricsLogger
 from gnano.train.stability import SpikeDetector, check_rollback, describe_last_skips
 from gnano.train.train_step import PrefetchLoader, TrainState
-from gnano.train.trainer import train
+from gnano.train.trainer import ignore_message, train
 
 CPU = torch.device("cpu")
 PATIENCE = StabilityConfig().rollback_after
 
 
-def read_steps(reader: AsyncMetricReader, pattern: str) -> Iterator[int]:
+def read_steps(logger: MetricsLogger, pattern: str) -> Iterator[int]:
     """Let steps be read, x of them skipped; yield the skips in a row after each of them."""
     for mark in pattern:
-        reader.push(torch.tensor([1.0, 1.0, float(mark == "x"), 0.0]), lr=1.0)
-        for _ in reader.read_rows():
-            yield reader.consecutive_skips
+        logger.push(torch.tensor([1.0, 1.0, float(mark == "x"), 0.0]), lr=1.0)
+        for _ in logger.read_rows():
+            yield logger.consecutive_skips
 
 
-def test_only_skips_in_a_row_are_counted() -> None:
-    reader = AsyncMetricReader(TrainConfig(), CPU)
-    counts = list(read_steps(reader, ("x" * (PATIENCE - 1) + ".") * 5))
+def test_only_skips_in_a_row_are_counted(recipe: Recipe, tmp_path: Path) -> None:
+    logger = MetricsLogger(recipe, tmp_path, DistContext(CPU), print, ignore_message)
+    counts = list(read_steps(logger, ("x" * (PATIENCE - 1) + ".") * 5))
     assert max(counts) == PATIENCE - 1 and counts[-1] == 0
-    assert list(read_steps(reader, "xx.x")) == [1, 2, 0, 1]
-    reader.rewind(step=3)
-    assert reader.consecutive_skips == 0
+    assert list(read_steps(logger, "xx.x")) == [1, 2, 0, 1]
+    logger.rewind(step=3)
+    assert logger.consecutive_skips == 0
 
 
 def test_rollback_without_checkpoint_fails_with_advice() -> None:

@@ -16,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -114,19 +116,16 @@ class AsyncCheckpointWriter:
             self.buffers[name].copy_(tensor, non_blocking=True)
         if any(tensor.device.type != "cpu" for tensor in tensors.values()):
             torch.accelerator.synchronize()
-        weights = {name: self.buffers[name] for name in snapshot.weights}
-        training = {name: self.buffers[name] for name in snapshot.training_tensors}
-        copied = Snapshot(snapshot.step, weights, training, snapshot.state)
-
+        copied = replace(
+            snapshot,
+            weights={name: self.buffers[name] for name in snapshot.weights},
+            training_tensors={name: self.buffers[name] for name in snapshot.training_tensors},
+        )
         self.saved_folder = self.last_error = self.thread_error = self.reported_failure = None
         self.cancelled.clear()
         self.step = snapshot.step
-        self.thread = threading.Thread(
-            target=self._write_with_retries,
-            args=(copied,),
-            name=CHECKPOINT_THREAD_NAME,
-            daemon=True,
-        )
+        write = partial(self._write_with_retries, copied)
+        self.thread = threading.Thread(target=write, name=CHECKPOINT_THREAD_NAME, daemon=True)
         self.thread.start()
 
     def poll(self, seconds: float | None = 0.0) -> None:
@@ -240,8 +239,8 @@ class AsyncCheckpointWriter:
             raise
         try:
             apply_retention(run, settings.keep_last, settings.keep_every, settings.keep_best)
-        except OSError as error:
-            self._record_failure(error)  # the new one is complete; keeping an extra one is harmless
+        except OSError as error:  # the new one is complete; keeping an extra one is harmless
+            self._record_failure(error)
         return folder
 
     def _record_failure(self, error: OSError | ValueError) -> None:

@@ -12,17 +12,16 @@ removes it at a later save. It keeps the newest few, every n-th and the best:
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from gnano.utils.files import fsync_path, try_lock
 from gnano.utils.platform_support import drop_from_page_cache
@@ -33,7 +32,7 @@ TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
 STATE_FILE = "state.json"  # in TRAINER_DIR
 ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: the adapter
 HASH_THREADS = 4  # a core hashes 1 to 2 GB/s, a good disk reads more
-_locked_files: dict[Path, int] = {}  # file descriptors of this process's locks, by checkpoint
+_locked_files: dict[Path, IO[bytes]] = {}  # with this process's locks, by checkpoint
 T = TypeVar("T")
 
 
@@ -129,19 +128,19 @@ def lock_for_reading(folder: Path) -> bool:
     return folder.is_dir()
 
 
-def _lock(folder: Path, mode: int) -> int | None:
-    """Lock a checkpoint; return the descriptor to close, or None for a folder without files.json.
+def _lock(folder: Path, mode: int) -> IO[bytes] | None:
+    """Lock a checkpoint; return the file to close, or None for a folder without files.json.
 
     Raises BlockingIOError where another process has a lock.
     """
     try:
-        file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        file = (folder / CHECKSUMS_FILE).open("rb")
     except OSError:
         return None
     try:
-        try_lock(file, mode)
+        try_lock(file.fileno(), mode)
     except BlockingIOError:
-        os.close(file)
+        file.close()
         raise
     return file
 
@@ -213,11 +212,8 @@ def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: b
             file = _lock(folder, fcntl.LOCK_EX)
         except BlockingIOError:  # a process reads it
             continue
-        try:
+        with file or nullcontext():
             remove_checkpoint(folder)
-        finally:
-            if file is not None:
-                os.close(file)
 
 
 def best_checkpoint(folders: list[Path]) -> Path | None:

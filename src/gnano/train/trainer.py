@@ -29,7 +29,7 @@ from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext, pause_gc
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.lineage import find_base
-from gnano.train.logging.metrics_logger import AsyncMetricReader, MetricsCallback, MetricsLogger
+from gnano.train.logging.metrics_logger import MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
 from gnano.train.resolve import resolve_recipe
 from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
@@ -147,19 +147,17 @@ class Trainer:
                 task_evaluator = build_task_evaluator(recipe, task.tokenizer, world)
         on_damaged = self.checkpoint_writer.report_damaged
         self.train_state = TrainState(recipe, run, world, on_damaged, base)
-        loaded = self.train_state.loaded_state
         self.checkpoint = self.train_state.checkpoint  # the newest, once `fit` has returned
         self.step = self.start_step = self.train_state.completed_steps
         # the step whose checkpoint is written or being written
         self.saved_step = self.step if self.checkpoint else None
-        stability = loaded.get("stability", {})
-        skipped_ranges = stability.get("skipped_ranges", [])
+        skipped_ranges = self.train_state.loaded_state.get("stability", {}).get(
+            "skipped_ranges", []
+        )
         self.data_loader = PrefetchLoader(task.dataset, world, config, skipped_ranges)
         # data that is complete from the start needs no agreement between the ranks
         self.is_growing = bool(world.all_reduce_max(task.is_growing)[0])
         self.evaluator = Evaluator(task.heldout, task_evaluator, self.train_state, signals)
-        seconds, skips = loaded.get("seconds", 0.0), stability.get("consecutive_skips", 0)
-        self.metrics_reader = AsyncMetricReader(config, world.device, self.step, seconds, skips)
         if layers := self.train_state.fp8_layers:
             self.start_messages.append(f"FP8: {len(layers)} matrices of the blocks; the rest bf16")
 
@@ -191,16 +189,18 @@ class Trainer:
 
     def _run(self) -> None:
         config, world, writer = self.config, self.world, self.checkpoint_writer
-        evaluator, reader = self.evaluator, self.metrics_reader
+        evaluator, loaded = self.evaluator, self.train_state.loaded_state
         world.run_on_main(partial(writer.check_disk_space, self.train_state.checkpoint_bytes))
         profiler = None
         if config.profile_start:
             profiler = StepProfiler(self.run, config, world.rank, self.notify)
-        logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
+        self.logger = MetricsLogger(
+            self.recipe, self.run, world, self.on_metrics, self.notify, self.step, loaded
+        )
         self.event_log.log("started", step=self.step, steps=config.steps, ranks=world.world_size)
         with (
             writer.end_write_on_error(),
-            closing(logger),
+            closing(self.logger),
             pause_gc(),
             closing(profiler) if profiler else nullcontext(),
         ):
@@ -212,29 +212,29 @@ class Trainer:
                 results = evaluator.evaluate(self.step)
                 if not evaluator.is_pending:
                     final = {"final": True} if self.step == config.steps else {}
-                    logger.log_update(self.step, **final, **results)
+                    self.logger.log_update(self.step, **final, **results)
                     # the existing checkpoint still lists this evaluation as pending, so save again
                     self.saved_step = None
-            self._take_steps(logger, profiler)
-            for row in reader.read_rows(drain=True):
-                logger.log(row)
-            if self._has_all_steps and (skips := reader.consecutive_skips):
+            self._take_steps(profiler)
+            for row in self.logger.read_rows(drain=True):
+                self.logger.log(row)
+            if self._has_all_steps and (skips := self.logger.consecutive_skips):
                 self.notify(describe_last_skips(skips, self.step, config))
             if self.saved_step != self.step:
                 self._save()
             world.set_phase("waiting until the checkpoint is written", math.inf)
             world.run_on_main(partial(writer.wait_until_saved, self.signals))
             self.checkpoint = self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
-        if logger.gpu_name:
-            logger.report_peak_memory()
+        if world.device.type == "cuda":
+            self.logger.report_peak_memory()
 
-    def _take_steps(self, logger: MetricsLogger, profiler: StepProfiler | None) -> None:
+    def _take_steps(self, profiler: StepProfiler | None) -> None:
         """Train until all steps are done, a stop is requested or an evaluation is interrupted."""
         config, world, loader = self.config, self.world, self.data_loader
-        evaluator, reader, signals = self.evaluator, self.metrics_reader, self.signals
+        evaluator, logger, signals = self.evaluator, self.logger, self.signals
         is_compiling = config.compile == "yes"  # in the first step
-        reader.step_start_time = time.perf_counter()
-        while not (self._has_all_steps or reader.stop_requested or evaluator.is_pending):
+        logger.step_start_time = time.perf_counter()
+        while not (self._has_all_steps or logger.stop_requested or evaluator.is_pending):
             world.set_phase(f"reading the data of step {self.step + 1:,}")
             samples = loader.sample_range(self.step)
             if not self._wait_for_data(partial(loader.dataset.missing, samples)):
@@ -248,7 +248,7 @@ class Trainer:
                     metrics = self.train_state.train_step(batches, self.step, signals.should_stop)
             except StopRequestedError:
                 break
-            reader.push(metrics, self.train_state.last_lr)
+            logger.push(metrics, self.train_state.last_lr)
             self.step, is_compiling = self.step + 1, False
             is_last = self.step == config.steps
             if not is_last:
@@ -256,15 +256,15 @@ class Trainer:
 
             is_eval = bool(evaluator.due(self.step))
             is_save = not is_last and self.step % config.save_every == 0
-            must_roll_back = self._log_steps(logger, drain=is_eval or is_save)
+            must_roll_back = self._log_steps(drain=is_eval or is_save)
             self.checkpoint_writer.poll()
             if must_roll_back:
-                self._roll_back(reader.step)
+                self._roll_back(logger.step)
             elif is_save:
                 self._save()
             if is_eval or is_save:
                 gc.collect()
-                reader.step_start_time = time.perf_counter()  # of the next step alone
+                logger.step_start_time = time.perf_counter()  # of the next step alone
 
     def _wait_for_data(self, find_missing: Callable[[], str | None]) -> bool:
         """Wait until no rank misses data; return False if the run should stop instead.
@@ -282,14 +282,14 @@ class Trainer:
             self.notify(missing or "waiting for another rank's data", waiting=True)
             time.sleep(POLL_INTERVAL)
 
-    def _log_steps(self, logger: MetricsLogger, drain: bool) -> bool:
+    def _log_steps(self, drain: bool) -> bool:
         """Log the steps whose metrics have arrived, with the evaluation that is due now.
 
         Returns whether to roll back, because too many steps in a row were skipped.
         """
-        reader, limit = self.metrics_reader, self.config.stability.rollback_after
-        for row in reader.read_rows(drain):
-            must_roll_back = reader.consecutive_skips >= limit
+        logger, limit = self.logger, self.config.stability.rollback_after
+        for row in logger.read_rows(drain):
+            must_roll_back = logger.consecutive_skips >= limit
             is_due = row["step"] == self.step and self.evaluator.due(self.step)
             if is_due and not must_roll_back:
                 row |= self.evaluator.evaluate(self.step)
@@ -300,16 +300,15 @@ class Trainer:
             logger.log(row)
             if must_roll_back:
                 break
-        return reader.consecutive_skips >= limit
+        return logger.consecutive_skips >= limit
 
     def _save(self) -> None:
         """Start writing the checkpoint of this step; rank 0 writes it."""
         self.world.set_phase("saving")
-        reader = self.metrics_reader
         state = {
-            "seconds": round(time.monotonic() - reader.start_time, 3),
+            "seconds": round(time.monotonic() - self.logger.start_time, 3),
             "stability": {
-                "consecutive_skips": reader.consecutive_skips,
+                "consecutive_skips": self.logger.consecutive_skips,
                 "skipped_ranges": [*self.data_loader.skipped_ranges],
             },
             **self.evaluator.state_dict(self.step),
@@ -325,7 +324,7 @@ class Trainer:
         """
         self.world.set_phase("restoring the last good checkpoint")
         state, loader = self.train_state, self.data_loader
-        count = self.metrics_reader.consecutive_skips
+        count = self.logger.consecutive_skips
         first, rollbacks = step - count, len(loader.skipped_ranges)
         start, last = loader.sample_range(first).start, loader.sample_range(step - 1).stop - 1
         self.checkpoint_writer.wait_until_idle()
@@ -342,4 +341,4 @@ class Trainer:
             f"Steps {first + 1:,} to {step:,} were all skipped: restored step {self.step:,}; their "
             f"samples {start:,} to {last:,} will be skipped (to inspect them: gnano data show)."
         )
-        self.metrics_reader.rewind(self.step)
+        self.logger.rewind(self.step)
