@@ -129,7 +129,7 @@ class AsyncCheckpointWriter:
         self.thread.start()
 
     def poll(self, seconds: float | None = 0.0) -> None:
-        """Report the progress of the write, after waiting for its end for `seconds` (None: ever).
+        """Wait for the end of the write, for at most `seconds` if given, and report its progress.
 
         The training thread calls this.
         """

@@ -151,10 +151,8 @@ class Trainer:
         self.step = self.start_step = self.train_state.completed_steps
         # the step whose checkpoint is written or being written
         self.saved_step = self.step if self.checkpoint else None
-        skipped_ranges = self.train_state.loaded_state.get("stability", {}).get(
-            "skipped_ranges", []
-        )
-        self.data_loader = PrefetchLoader(task.dataset, world, config, skipped_ranges)
+        skipped = self.train_state.loaded_state.get("stability", {}).get("skipped_ranges", [])
+        self.data_loader = PrefetchLoader(task.dataset, world, config, skipped)
         # data that is complete from the start needs no agreement between the ranks
         self.is_growing = bool(world.all_reduce_max(task.is_growing)[0])
         self.evaluator = Evaluator(task.heldout, task_evaluator, self.train_state, signals)

@@ -260,11 +260,6 @@ class DPOTask(TuningTask):
         return HeldoutResult(loss / pairs, metrics, sums)
 
 
-def _write_margins(margins: NDArray[np.float32], path: Path, key: dict[str, str]) -> None:
-    with atomic_replace(path) as temporary:
-        save_tensors({"margins": torch.from_numpy(margins)}, temporary, key)
-
-
 def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None:
     """Return the margins of a file; None where it is missing, or of other data or another base."""
     try:
@@ -275,6 +270,11 @@ def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None
             return margins
     except (OSError, SafetensorError):
         return None
+
+
+def _write_margins(margins: NDArray[np.float32], path: Path, key: dict[str, str]) -> None:
+    with atomic_replace(path) as temporary:
+        save_tensors({"margins": torch.from_numpy(margins)}, temporary, key)
 
 
 def _compute_reference_margins(
