@@ -277,14 +277,14 @@ def test_the_output_of_a_library_goes_to_a_log_file(tmp_path, library, capfd):
 
 def test_after_a_kill_the_curves_are_written_and_the_process_ends(tmp_path):
     code = textwrap.dedent(f"""
-        import os, pathlib, signal
+        import os, pathlib, signal, time
         from gnano.train.logging.trackers import Trackers
         logger = Trackers(["tensorboard"], pathlib.Path({str(tmp_path)!r}), {{}}, print)
         for step in range(1, 6):
             logger.log({{"step": step, "loss": 1.0 / step}})
         (tracker,) = logger.trackers
-        while tracker.pending:
-            tracker.flush()
+        while not tracker.rows.empty():
+            time.sleep(0.01)
         print(tracker.process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
