@@ -91,16 +91,11 @@ def resolve_recipe(
             facts |= {"base": str(task.base.folder), "base_sha256": task.base.sha256}
         write_run_metadata(recipe, facts, path)
     elif changes:
-        records = [*saved.facts.get("changes", ())]
-        for c in changes:
-            values = {
-                "step": _count_saved_steps(run),
-                "key": c.key,
-                "from": c.before,
-                "to": c.after,
-            }
-            # TOML has no null
-            records.append({name: value for name, value in values.items() if value is not None})
+        step, records = _count_saved_steps(run), [*saved.facts.get("changes", ())]
+        for change in changes:
+            values = {"from": change.before, "to": change.after}
+            values = {name: value for name, value in values.items() if value is not None}
+            records.append({"step": step, "key": change.key, **values})  # TOML has no null
         write_run_metadata(recipe, {**saved.facts, "changes": records}, path)
     if world.world_size > 1 and recipe.train.parallel == "auto":
         memory = None
