@@ -12,6 +12,7 @@ from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
 from gnano.train.distributed.context import DistContext
 from gnano.train.logging.metrics_logger import MetricsLogger, ProgressBar
+from gnano.train.trainer import ignore_message
 from gnano.utils.terminal import StatusLine
 
 RECIPE = Recipe(train=TrainConfig(steps=5, tokens_per_step=64))
@@ -19,7 +20,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def make_logger(run, device, *progress):
-    return MetricsLogger(RECIPE, run, DistContext(device), print, print, *progress)
+    return MetricsLogger(RECIPE, run, DistContext(device), print, ignore_message, *progress)
 
 
 def step_metrics(

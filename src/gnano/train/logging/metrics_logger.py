@@ -56,7 +56,7 @@ class MetricsLogger:
         self.recipe, self.world, self.on_metrics, self.notify = recipe, world, on_metrics, notify
         self.config, self.step = recipe.train, step
         # steps skipped since the last good one
-        self.consecutive_skips = state.get("stability", {}).get("consecutive_skips", 0)
+        self.consecutive_skips: int = state.get("stability", {}).get("consecutive_skips", 0)
         # of training, as if in a single process
         self.start_time = time.monotonic() - state.get("seconds", 0.0)
         # steps that stay unread: a CPU has computed a step when it returns

@@ -97,6 +97,7 @@ class _TrackerProcess:
         except OSError as error:
             self._report_end(f"{type(error).__name__}: {error}")
         else:
+            assert self.process.stdin is not None
             write = partial(self._write_rows, self.process.stdin)
             threading.Thread(target=write, name=f"{name}-rows", daemon=True).start()
             self.send(header)
