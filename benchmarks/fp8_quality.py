@@ -27,7 +27,7 @@ from gnano.data.prepare.pipeline import prepare
 from gnano.model.fp8 import convert_to_fp8, fp8_unsupported_reason
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import HeldoutSet
+from gnano.train.evaluator import HeldoutText
 
 LAST_STEPS = 100  # final steps whose mean loss is reported
 
@@ -69,10 +69,12 @@ def run(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.detach())
-    heldout = HeldoutSet(
-        corpus, data.weights, length, settings.micro_batch_size, DistContext(device)
+    size, world = settings.micro_batch_size, DistContext(device)
+    result = HeldoutText(corpus, data.weights, length, size, settings.eval_tokens, world).evaluate(
+        model
     )
-    bits = heldout.evaluate(model).objective
+    assert result is not None
+    bits = result.objective
     last = torch.stack(losses[-LAST_STEPS:]).tolist()
     print(
         f"  {'FP8' if fp8 else 'bf16':<4} order {order}: {bits:.4f} held-out bits per byte, "

@@ -31,7 +31,8 @@ from gnano.config.train_config import LRSchedule, OptimizerConfig
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
 from gnano.data.prepare.pipeline import prepare
 from gnano.model.transformer import GPT
-from gnano.train.evaluator import HeldoutSet
+from gnano.train.distributed.context import DistContext
+from gnano.train.evaluator import HeldoutText
 from gnano.train.optim.optimizer import Optimizer
 from gnano.train.resolve import choose_precision
 from gnano.train.train_step import COMPUTE_DTYPES
@@ -112,8 +113,12 @@ class TrialRunner:
         prepare(config)
         corpus = TokenizedCorpus(work / "data")
         self.batches = PackedDataset(corpus, config.weights, 0, LENGTH)
-        self.heldout = HeldoutSet(corpus, config.weights, LENGTH, batch_size=16)
-        self.dtype = COMPUTE_DTYPES[choose_precision(torch.device("cpu"))]
+        cpu = torch.device("cpu")
+        self.heldout = {
+            tokens: HeldoutText(corpus, config.weights, LENGTH, 16, tokens, DistContext(cpu))
+            for tokens in (CURVE_TOKENS, FINAL_TOKENS)
+        }
+        self.dtype = COMPUTE_DTYPES[choose_precision(cpu)]
         self.log = work / "trials.jsonl"
 
     def run(self, trial: Trial) -> Outcome:
@@ -150,12 +155,15 @@ class TrialRunner:
             optimizer.zero_grad()
             optimizer_seconds += time.perf_counter() - before
             if (step + 1) % EVAL_EVERY == 0 and step + 1 < trial.steps:
-                curve.append(
-                    (step + 1, round(self.heldout.evaluate(model, CURVE_TOKENS).objective, 4))
-                )
+                curve.append((step + 1, round(self._evaluate(model, CURVE_TOKENS), 4)))
         seconds = time.perf_counter() - started
-        end = round(self.heldout.evaluate(model, FINAL_TOKENS).objective, 5)
+        end = round(self._evaluate(model, FINAL_TOKENS), 5)
         return Outcome(end, curve, round(seconds, 1), round(optimizer_seconds, 1))
+
+    def _evaluate(self, model: GPT, tokens: int) -> float:
+        result = self.heldout[tokens].evaluate(model, on_budget=True)
+        assert result is not None
+        return result.objective
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def free_port() -> int:
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes]) -> None:
     """Return as soon as the log of the run has a row of this step."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     log = run / "metrics.jsonl"
     while not (log.exists() and f'"step": {step},' in log.read_text()):
         assert process.poll() is None, process.communicate()[0].decode()

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 120.0  # seconds for all ranks
+TIMEOUT = 300.0  # seconds for all ranks
 forkserver = multiprocessing.get_context("forkserver")
 forkserver.set_forkserver_preload(
     ["gnano.train.trainer", "gnano.reporting.run_report", "tests.chaos.faults"]

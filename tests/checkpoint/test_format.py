@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gnano.checkpoint.format import (
     CheckpointAssets,
-    latest_valid_checkpoint,
     read_checkpoint,
     write_checkpoint,
 )
-from gnano.checkpoint.run_checkpoints import find_checkpoint, list_checkpoints, verify_checksums
+from gnano.checkpoint.run_checkpoints import (
+    find_checkpoint,
+    list_checkpoints,
+    read_latest_valid,
+    verify_checksums,
+)
 from gnano.config.recipe import Recipe
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.model.hf_io import load_model
@@ -80,7 +85,8 @@ def test_damage_to_any_file_is_detected_and_the_checkpoint_before_is_used(
     newest = find_checkpoint(run)
     damage_file(newest / name, damage)
     damaged: dict[Path, str] = {}
-    found = latest_valid_checkpoint(run, short.model, damaged.__setitem__)
+    read = partial(read_checkpoint, model_config=short.model)
+    found = read_latest_valid(run, read, damaged.__setitem__)
     assert found is not None
     if (name, damage) == ("files.json", "truncate"):  # only its last newline: nothing is lost
         assert (found[0], damaged) == (newest, {})

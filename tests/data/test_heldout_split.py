@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, sets
 from hypothesis.strategies import text as any_text
 
 from gnano.config.data_config import DataConfig, InstructionConfig, InstructionSource, SourceConfig
 from gnano.config.inference_config import EvalConfig, LoadConfig
+from gnano.config.model_config import ModelConfig
+from gnano.config.recipe import Recipe
 from gnano.data.manifest import format_empty_heldout, is_heldout
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.readers import Document
@@ -19,6 +22,8 @@ from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.runner import evaluate
 from gnano.reporting.description import describe_data
+from gnano.train.distributed.context import DistContext
+from gnano.train.trainer import ignore_message
 from gnano.train.training_task import PretrainingTask
 
 text = any_text(max_size=20)
@@ -93,9 +98,11 @@ def test_an_empty_heldout_split_is_reported_with_a_suggested_fraction(base, tmp_
     evaluated: list[str] = []
     eval_config = EvalConfig(tasks=(), data=Path(config.folder))
     evaluate(load_eval_model(base, LoadConfig(dtype="fp32")), eval_config, on_note=evaluated.append)
+    recipe = Recipe(model=ModelConfig(block_size=32), data=config)
+    task, world = PretrainingTask(config, None), DistContext(torch.device("cpu"))
     reports = {
         "prepare, info": describe_data(Path(config.folder)),
-        "pretrain": "\n".join(PretrainingTask(config, 32, None).describe()),
+        "pretrain": "\n".join(task.load(recipe, tmp_path, world, ignore_message)),
         "eval": "\n".join(evaluated),
     }
     fractions = {command: suggested_fraction(text) for command, text in reports.items()}

@@ -115,7 +115,6 @@ def test_missing_matplotlib_is_an_error_and_nothing_is_written(tmp_path, monkeyp
         with pytest.raises(ValueError, match=r"pip install 'auto-g-nano\[plot\]'"):
             check(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
-    check_plot_path(None)
 
 
 def test_wrong_suffix_and_missing_tasks_are_errors(tmp_path):

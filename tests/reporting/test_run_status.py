@@ -109,14 +109,14 @@ def test_a_run_without_events_is_finished_by_its_final_row(make_run):
 def test_values_are_the_last_ones_of_the_log(make_run):
     rows = [row(1, 6.0), row(2, 5.5, bits=2.5), row(3, 5.1), row(4, None, skipped=True)]
     found = read_run_status(make_run(rows=rows))
-    assert (found.step, found.total_steps) == (4, 40)
-    assert (found.loss, found.heldout_bits_per_byte) == (5.1, 2.5)
+    assert (found.step, found.steps) == (4, 40)
+    assert (found.loss, found.bits_per_byte) == (5.1, 2.5)
 
 
 def test_rolled_back_steps_do_not_count(make_run):
     rows = [row(1, 6.0), row(2, 5.9, bits=2.5), row(8, 4.0, bits=2.0), row(2, 5.8), row(3, 5.7)]
     found = read_run_status(make_run(rows=rows))
-    assert (found.step, found.loss, found.heldout_bits_per_byte) == (3, 5.7, 2.5)
+    assert (found.step, found.loss, found.bits_per_byte) == (3, 5.7, 2.5)
 
 
 def test_runs_are_listed_two_levels_deep_last_active_first(make_run, tmp_path):
@@ -128,7 +128,7 @@ def test_runs_are_listed_two_levels_deep_last_active_first(make_run, tmp_path):
     (tmp_path / "runs" / "a file").write_text("")
     folder = tmp_path / "runs"
     runs = list_runs(folder)
-    assert [str(run.run_dir.relative_to(folder)) for run in runs] == ["group/new", "middle", "old"]
+    assert [str(run.folder.relative_to(folder)) for run in runs] == ["group/new", "middle", "old"]
     lines = format_runs_table(folder, runs).splitlines()
     assert [line.split()[0] for line in lines] == ["run", "group/new", "middle", "old"]
     assert lines[2].endswith(" 2 h") and lines[3].endswith(" 3 d")
@@ -155,8 +155,8 @@ def test_unreadable_files_of_one_run_do_not_hide_the_others(make_run, name, dama
             file.mkdir()
         case "torn":
             file.write_bytes(content[:9])
-    runs = {run.run_dir: run for run in list_runs(intact.parent)}
-    assert (runs[intact].state, runs[intact].step, runs[intact].problems) == ("finished", 3, ())
+    runs = {run.folder: run for run in list_runs(intact.parent)}
+    assert (runs[intact].state, runs[intact].step, runs[intact].problems) == ("finished", 3, [])
     if (name, damage) == ("recipe.toml", "folder"):
         assert damaged_run not in runs  # a folder of that name makes no run
         return
@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(make_run):
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"1234")
         (folder / "files.json").write_text('{"model.safetensors": [4, "0"]}')
-    assert read_run_status(run).checkpoint == folder and read_run_status(run).problems == ()
+    assert read_run_status(run).checkpoint == folder and read_run_status(run).problems == []
     os.truncate(folder / "model.safetensors", 3)
     found = read_run_status(run)
     assert found.checkpoint == run / "checkpoints" / "step-00000010"
@@ -228,7 +228,7 @@ def test_the_table_of_runs_has_no_tasks(make_run, recipe_with_tasks, tmp_path):
 def test_damaged_tasks_are_ignored(make_run, recipe_with_tasks, damaged):
     rows = [row(2, tasks=TASKS), row(3, bits=2.5, tasks=damaged)]
     found = read_run_status(make_run(rows=rows, recipe=recipe_with_tasks))
-    assert (found.step, found.heldout_bits_per_byte, found.tasks) == (3, 2.5, TASKS)
+    assert (found.step, found.bits_per_byte, found.tasks) == (3, 2.5, TASKS)
     mixed = {**TASKS, "piqa": None}
     run = make_run("mixed", [row(2, tasks=mixed)], recipe=recipe_with_tasks)
     assert read_run_status(run).tasks == TASKS
@@ -264,7 +264,7 @@ def test_status_follows_a_run_through_kill_and_stop(recipe: Recipe, tmp_path: Pa
         wait_for_step(run, 12, process)
         found = _only_run(run)
         assert found.state == "running" and str(process.pid) in found.reason
-        assert found.step is not None and found.step >= 12 and found.total_steps == 4_000
+        assert found.step is not None and found.step >= 12 and found.steps == 4_000
         assert found.checkpoint is not None and found.loss is not None
     finally:
         process.kill()
@@ -279,7 +279,7 @@ def test_status_follows_a_run_through_kill_and_stop(recipe: Recipe, tmp_path: Pa
     process.communicate(timeout=60)
     stopped = _only_run(run)
     assert (stopped.state, stopped.reason) == ("stopped", "SIGTERM")
-    assert stopped.checkpoint is not None and stopped.problems == ()
+    assert stopped.checkpoint is not None and stopped.problems == []
 
 
 def _only_run(run: Path) -> RunStatus:

@@ -8,4 +8,4 @@ from gnano.train.training_task import PretrainingTask
 
 @pytest.fixture
 def task(recipe: Recipe) -> PretrainingTask:
-    return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base=None)
+    return PretrainingTask(recipe.pretraining_data, base=None)

@@ -30,7 +30,7 @@ from gnano.train import estimate as memory_module
 from gnano.train.distributed import parallel as parallel_module
 from gnano.train.estimate import (
     MemoryEstimate,
-    _block_activation_bytes,
+    _activation_bytes,
     choose_parallelism,
     estimate_memory,
     fits_in_memory,
@@ -209,8 +209,12 @@ def test_compiled_activations_match_partitioner(precision, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         block(x, Rope(*table))
     seen = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / (B * T)
-    predicted = _block_activation_bytes(config, dtype.itemsize, compiled=True, fp8=False)
-    assert predicted == pytest.approx(seen, rel=0.1)
+    settings = make_config(config, B, precision=precision, compile="yes")
+    one, two = (
+        _activation_bytes(replace(config, n_layer=n), settings, 1, dtype.itemsize)[0]
+        for n in (1, 2)
+    )
+    assert two - one == pytest.approx(seen, rel=0.1)
 
 
 shapes = st.builds(

@@ -12,12 +12,24 @@ from gnano.data.manifest import Manifest
 from gnano.data.packed_dataset import TokenizedCorpus
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
-from gnano.train.evaluator import HeldoutSet
+from gnano.train.distributed.context import DistContext
+from gnano.train.evaluator import HeldoutResult, HeldoutText
 
 
 @pytest.fixture
 def corpus(recipe: Recipe) -> TokenizedCorpus:
     return TokenizedCorpus(Path(recipe.pretraining_data.folder))
+
+
+def evaluate(
+    recipe: Recipe, corpus: TokenizedCorpus, model: GPT, batch_size: int, budget: int | None = None
+) -> HeldoutResult:
+    weights, length = recipe.pretraining_data.weights, recipe.model.block_size
+    world = DistContext(torch.device("cpu"))
+    heldout = HeldoutText(corpus, weights, length, batch_size, budget or 1, world)
+    result = heldout.evaluate(model, on_budget=budget is not None)
+    assert result is not None
+    return result
 
 
 @pytest.mark.slow
@@ -46,7 +58,7 @@ def test_bits_per_byte_match_transformers(
             chosen = logits.log_softmax(-1)[range(end - first), ids[first + 1 : end + 1]]
             bits -= chosen[start - first :].sum().item() / math.log(2)
         size += len(corpus.heldout_text(number))
-    ours = HeldoutSet(corpus, recipe.pretraining_data.weights, T, batch_size=8).evaluate(model)
+    ours = evaluate(recipe, corpus, model, batch_size=8)
     assert sum(num_bytes for _, num_bytes, _ in ours.sums.values()) == size
     assert ours.objective == pytest.approx(bits / size, abs=1e-4)
 
@@ -54,9 +66,7 @@ def test_bits_per_byte_match_transformers(
 def test_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model)
     manifest = Manifest.load(corpus.folder)
-    loss = HeldoutSet(
-        corpus, recipe.pretraining_data.weights, recipe.model.block_size, batch_size=3
-    ).evaluate(model)
+    loss = evaluate(recipe, corpus, model, batch_size=3)
     assert {name: num_bytes for name, (_, num_bytes, _) in loss.sums.items()} == {
         name: sum(shard.bytes for shard in source.heldout)
         for name, source in manifest.sources.items()
@@ -65,17 +75,13 @@ def test_bytes_are_those_of_the_held_out_documents(recipe: Recipe, corpus: Token
 
 def test_batch_size_does_not_change_the_loss(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model)
-    weights = recipe.pretraining_data.weights
-    results = [
-        HeldoutSet(corpus, weights, 32, batch_size=b).evaluate(model).objective for b in (1, 5, 64)
-    ]
+    results = [evaluate(recipe, corpus, model, batch_size=b).objective for b in (1, 5, 64)]
     assert results == pytest.approx([results[0]] * 3, rel=1e-5)
 
 
 def test_token_budget_always_covers_the_same_part(recipe: Recipe, corpus: TokenizedCorpus) -> None:
     model = GPT.from_config(recipe.model).train()
-    heldout = HeldoutSet(corpus, recipe.pretraining_data.weights, 32, batch_size=8)
-    part, full = heldout.evaluate(model, tokens=256), heldout.evaluate(model)
-    assert heldout.evaluate(model, tokens=256) == part
+    part, full = evaluate(recipe, corpus, model, 8, budget=256), evaluate(recipe, corpus, model, 8)
+    assert evaluate(recipe, corpus, model, 8, budget=256) == part
     assert all(part.sums[name][2] < full.sums[name][2] for name in full.sums)
     assert model.training

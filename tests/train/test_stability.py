@@ -2,8 +2,10 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,49 +16,55 @@ from tests.processes import losses
 from tests.small_models import with_train
 
 from gnano.config.recipe import Recipe
-from gnano.config.train_config import StabilityConfig
+from gnano.config.train_config import LRSchedule, StabilityConfig, TrainConfig
 from gnano.data.sft.sft_dataset import AnyBatch
-from gnano.train.stability import SpikeDetector, StabilityMonitor
+from gnano.train.distributed.context import DistContext
+from gnano.train.logging.metrics_logger import MetricsLogger
+from gnano.train.stability import SpikeDetector, check_rollback, describe_last_skips
 from gnano.train.train_step import PrefetchLoader, TrainState
-from gnano.train.trainer import train
+from gnano.train.trainer import ignore_message, train
 
+CPU = torch.device("cpu")
 PATIENCE = StabilityConfig().rollback_after
 
 
-def rows(pattern: str) -> list[dict[str, object]]:
-    return [{"step": n, "skipped": mark == "x"} for n, mark in enumerate(pattern, 1)]
+def read_steps(logger: MetricsLogger, pattern: str) -> Iterator[int]:
+    """Let steps be read, x of them skipped; yield the skips in a row after each of them."""
+    for mark in pattern:
+        logger.push(torch.tensor([1.0, 1.0, float(mark == "x"), 0.0]), lr=1.0)
+        for _ in logger.read_rows():
+            yield logger.consecutive_skips
 
 
-def test_no_rollback_without_enough_skips_in_a_row() -> None:
-    monitor = StabilityMonitor(StabilityConfig(), peak_lr=1e-3)
-    for row in rows(("x" * (PATIENCE - 1) + ".") * 5):
-        monitor.observe(row)
-        assert not monitor.needs_rollback
+def test_only_skips_in_a_row_are_counted(recipe: Recipe, tmp_path: Path) -> None:
+    logger = MetricsLogger(recipe, tmp_path, DistContext(CPU), print, ignore_message)
+    counts = list(read_steps(logger, ("x" * (PATIENCE - 1) + ".") * 5))
+    assert max(counts) == PATIENCE - 1 and counts[-1] == 0
+    assert list(read_steps(logger, "xx.x")) == [1, 2, 0, 1]
+    logger.rewind(step=3)
+    assert logger.consecutive_skips == 0
 
 
 def test_rollback_without_checkpoint_fails_with_advice() -> None:
-    monitor = StabilityMonitor(StabilityConfig(), peak_lr=1e-3)
-    for row in rows("..." + "x" * PATIENCE):
-        monitor.observe(row)
-    assert monitor.needs_rollback
+    config = TrainConfig(schedule=LRSchedule(peak=1e-3))
     with pytest.raises(ValueError, match=r"in step 4 and .*Lower train\.schedule\.peak.*0\.001"):
-        monitor.skip_data(3 + PATIENCE, was_restored=False)
+        check_rollback(3, PATIENCE, rollbacks=0, was_restored=False, config=config)
+
+
+def test_the_number_of_rollbacks_is_limited() -> None:
+    config = TrainConfig(stability=StabilityConfig(rollback_after=3, max_rollbacks=2))
+    check_rollback(10, 3, rollbacks=1, was_restored=True, config=config)
+    with pytest.raises(ValueError, match="after 2 rollbacks"):
+        check_rollback(14, 3, rollbacks=2, was_restored=True, config=config)
 
 
 def test_only_the_data_of_skipped_steps_is_left_out() -> None:
-    monitor = StabilityMonitor(StabilityConfig(rollback_after=3, max_rollbacks=2), peak_lr=1e-3)
-    for bad in ([5, 6, 7], [10, 11, 12]):  # from 0: in the order of the run's own steps
-        monitor.consecutive_skips = len(bad)
-        monitor.skip_data(bad[-1] + 1, was_restored=True)
-    taken = [monitor.data_index(step) for step in range(15)]
+    dataset, config = Mock(block_size=8), TrainConfig(tokens_per_step=16, micro_batch_size=1)
+    # of the run's own steps, in their order
+    loader = PrefetchLoader(dataset, DistContext(CPU), config, skipped_ranges=[[5, 3], [10, 3]])
+    taken = [loader.sample_range(step).start // 2 for step in range(15)]
     assert taken == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20]
-    again = StabilityMonitor(
-        monitor.config, monitor.peak_lr, json.loads(json.dumps(monitor.state_dict()))
-    )
-    assert [again.data_index(step) for step in range(15)] == taken
-    again.consecutive_skips = 3
-    with pytest.raises(ValueError, match="after 2 rollbacks"):
-        again.skip_data(14, was_restored=True)
+    assert loader.sample_range(5) == range(16, 18)
 
 
 class Poison:
@@ -184,18 +192,17 @@ def test_spike_is_skipped_if_configured(
 
 
 def test_skips_at_the_end_are_reported() -> None:
-    monitor = StabilityMonitor(StabilityConfig(), peak_lr=0.1)
-    monitor.observe({"skipped": True})
-    assert "The last 1 steps were skipped" in monitor.final_message(3)
+    config = TrainConfig(schedule=LRSchedule(peak=0.1))
+    assert "The last 1 steps were skipped" in describe_last_skips(1, 3, config)
     with pytest.raises(ValueError, match=r"All 1 steps were skipped.*lower train.schedule.peak"):
-        monitor.final_message(1)
+        describe_last_skips(1, 1, config)
 
 
 NO = torch.tensor(False)
 
 
 def detector_after(values: list[float], window: int = 9, threshold: float = 6.0) -> SpikeDetector:
-    detector = SpikeDetector(window, threshold, torch.device("cpu"))
+    detector = SpikeDetector(window, threshold, CPU)
     for value in values:
         detector.update(torch.tensor([value, value]).double(), NO)
     return detector

@@ -113,7 +113,7 @@ USES_JSON_DUMPS = {
     "export/model_card.py",  # a path as a Python string
     "model/lora.py",  # in an error message
     "tokenizer/bpe.py",
-    "train/distributed/heartbeat.py",
+    "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message
     "train/run_dir.py",
     "utils/files.py",

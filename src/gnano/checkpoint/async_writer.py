@@ -16,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -114,24 +116,27 @@ class AsyncCheckpointWriter:
             self.buffers[name].copy_(tensor, non_blocking=True)
         if any(tensor.device.type != "cpu" for tensor in tensors.values()):
             torch.accelerator.synchronize()
-        weights = {name: self.buffers[name] for name in snapshot.weights}
-        training = {name: self.buffers[name] for name in snapshot.training_tensors}
-        copied = Snapshot(snapshot.step, weights, training, snapshot.state)
-
+        copied = replace(
+            snapshot,
+            weights={name: self.buffers[name] for name in snapshot.weights},
+            training_tensors={name: self.buffers[name] for name in snapshot.training_tensors},
+        )
         self.saved_folder = self.last_error = self.thread_error = self.reported_failure = None
         self.cancelled.clear()
         self.step = snapshot.step
-        self.thread = threading.Thread(
-            target=self._write_with_retries,
-            args=(copied,),
-            name=CHECKPOINT_THREAD_NAME,
-            daemon=True,
-        )
+        write = partial(self._write_with_retries, copied)
+        self.thread = threading.Thread(target=write, name=CHECKPOINT_THREAD_NAME, daemon=True)
         self.thread.start()
 
-    def poll(self) -> None:
-        """Report the progress of the write; called from the training thread."""
-        has_ended = self.thread is not None and not self.thread.is_alive()  # before reading results
+    def poll(self, seconds: float | None = 0.0) -> None:
+        """Wait for the end of the write, for at most `seconds` if given, and report its progress.
+
+        The training thread calls this.
+        """
+        if self.thread is None:
+            return
+        self.thread.join(seconds)
+        has_ended = not self.thread.is_alive()  # before reading results
         while self.unreported_failures:
             failure = self.unreported_failures.popleft()
             if failure != self.reported_failure:
@@ -153,12 +158,9 @@ class AsyncCheckpointWriter:
     def wait_until_idle(self) -> None:
         """Wait until the last copy is no longer needed; discard it if it cannot be written."""
         while self.thread is not None and self.last_error is None:
-            self.thread.join(0.1)
-            self.poll()
-        if self.thread is not None:
-            self.cancelled.set()
-            self.thread.join()
-            self.poll()
+            self.poll(0.1)
+        self.cancelled.set()
+        self.poll(None)
 
     def wait_until_saved(self, signals: SignalHandler) -> None:
         """Wait until a write in progress is done.
@@ -167,17 +169,13 @@ class AsyncCheckpointWriter:
         raises its error.
         """
         while self.thread is not None:
-            stop = signals.should_stop()
-            self.is_stopping = self.is_stopping or stop
-            self.thread.join(0.1)
-            self.poll()
-            is_late = stop and time.monotonic() > signals.received_at + STOP_RETRY_SECONDS
-            if self.last_error is not None and is_late:
-                failure = self.last_error
-                if self.thread is not None:
-                    self.cancelled.set()
-                    self.thread.join()
-                    self.poll()
+            self.is_stopping = signals.should_stop()
+            self.poll(0.1)
+            failure = self.last_error
+            is_late = time.monotonic() > signals.received_at + STOP_RETRY_SECONDS
+            if failure is not None and self.is_stopping and is_late:
+                self.cancelled.set()
+                self.poll(None)
                 if self.saved_folder is None:  # the last attempt may have succeeded meanwhile
                     raise failure
 
@@ -241,8 +239,8 @@ class AsyncCheckpointWriter:
             raise
         try:
             apply_retention(run, settings.keep_last, settings.keep_every, settings.keep_best)
-        except OSError as error:
-            self._record_failure(error)  # the new one is complete; keeping an extra one is harmless
+        except OSError as error:  # the new one is complete; keeping an extra one is harmless
+            self._record_failure(error)
         return folder
 
     def _record_failure(self, error: OSError | ValueError) -> None:

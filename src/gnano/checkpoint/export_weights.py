@@ -115,12 +115,10 @@ def merge_adapter(base: Path, adapter: Path, output: Path) -> Path:
 
 
 def _find_adapter_dir(path: Path) -> Path:
-    if (path / ADAPTER_CONFIG_NAME).is_file():
-        return path
-    try:
-        folder = find_checkpoint(path) / ADAPTER_DIR
-    except FileNotFoundError:
-        folder = path
+    folder = path
+    if not (path / ADAPTER_CONFIG_NAME).is_file():
+        with suppress(FileNotFoundError):
+            folder = find_checkpoint(path) / ADAPTER_DIR
     if not (folder / ADAPTER_CONFIG_NAME).is_file():
         raise FileNotFoundError(
             f"{path} is no adapter (it has no {ADAPTER_CONFIG_NAME}), and no run or checkpoint "

@@ -12,7 +12,6 @@ it, and nothing in it is unpickled. It is written to a folder whose name no read
 checkpoint, forced to disk, and renamed: it appears complete or not at all.
 """
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,12 +30,7 @@ from gnano.checkpoint.run_checkpoints import (
     CHECKPOINTS_DIR,
     STATE_FILE,
     TRAINER_DIR,
-    list_checkpoints,
-    quarantine,
     read_state,
-    remove_checkpoint,
-    remove_partial,
-    verify_checksums,
     write_checksums,
 )
 from gnano.config.model_config import LoraConfig, ModelConfig
@@ -150,57 +144,13 @@ def read_checkpoint(folder: Path, model_config: ModelConfig) -> Snapshot:
 
     Raises ValueError, naming the file, for a checkpoint that is unreadable or of another shape.
     """
-    path = folder / TRAINER_DIR / STATE_FILE
-    try:
-        state = dict(json.loads(path.read_text("utf-8")))
-        step = int(state.pop("step"))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
+    state = read_state(folder)
     weights = load_parameters(folder, model_config)
     training_tensors: dict[str, Tensor] = {}
     try:
-        for file in sorted(path.parent.glob("*.safetensors")):
+        for file in sorted((folder / TRAINER_DIR).glob("*.safetensors")):
             training_tensors |= load_file(file)
     except (SafetensorError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path.parent} cannot be read ({reason}).") from None
-    return Snapshot(step, weights, training_tensors, state)
-
-
-def latest_valid_checkpoint(
-    run: Path,
-    model_config: ModelConfig,
-    on_damaged: Callable[[Path, str], None],
-    is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True,
-) -> tuple[Path, Snapshot] | None:
-    """Read the newest valid checkpoint whose state `is_acceptable`; return None without one.
-
-    Later ones are removed, so that no run resumes from them; a damaged one is renamed and left to
-    the user, and `on_damaged` is called with its new path and the reason. Raises ValueError if all
-    are damaged: only the user can decide to start again.
-    """
-    remove_partial(run)
-    reasons: dict[Path, str] = {}
-    rejected: list[Path] = []
-    for folder in reversed(list_checkpoints(run)):
-        try:
-            verify_checksums(folder)
-            if not is_acceptable(read_state(folder)):
-                rejected.append(folder)
-                continue
-            snapshot = read_checkpoint(folder, model_config)
-        except ValueError as error:
-            reasons[folder] = str(error)
-            continue
-        for damaged, reason in reasons.items():
-            on_damaged(quarantine(damaged), reason)
-        for later in rejected:
-            remove_checkpoint(later)
-        return folder, snapshot
-    if reasons and not rejected:
-        reason = next(iter(reasons.values()))
-        raise ValueError(
-            f"{reason} There is no valid checkpoint before it: restore the file, or start again "
-            f"in another folder (--out)."
-        )
-    return None
+        raise ValueError(f"{folder / TRAINER_DIR} cannot be read ({reason}).") from None
+    return Snapshot(state.pop("step"), weights, training_tensors, state)

@@ -12,16 +12,16 @@ removes it at a later save. It keeps the newest few, every n-th and the best:
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 from gnano.utils.files import fsync_path, try_lock
 from gnano.utils.platform_support import drop_from_page_cache
@@ -32,7 +32,8 @@ TRAINER_DIR = "trainer"  # in a checkpoint: what only training needs
 STATE_FILE = "state.json"  # in TRAINER_DIR
 ADAPTER_DIR = "adapter"  # in a checkpoint of a run with train.lora: the adapter
 HASH_THREADS = 4  # a core hashes 1 to 2 GB/s, a good disk reads more
-_locked_files: dict[Path, int] = {}  # file descriptors of this process's locks, by checkpoint
+_locked_files: dict[Path, IO[bytes]] = {}  # with this process's locks, by checkpoint
+T = TypeVar("T")
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -72,6 +73,45 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
+def read_latest_valid(
+    run: Path,
+    read: Callable[[Path], T],
+    on_damaged: Callable[[Path, str], None],
+    is_acceptable: Callable[[dict[str, Any]], bool] = lambda state: True,
+) -> tuple[Path, T] | None:
+    """Return the newest valid checkpoint whose state `is_acceptable`, and `read` of it, or None.
+
+    Later ones are removed, so that no run resumes from them; a damaged one is renamed and left to
+    the user, and `on_damaged` is called with its new path and the reason. Raises ValueError if all
+    are damaged: only the user can decide to start again.
+    """
+    remove_partial(run)
+    reasons: dict[Path, str] = {}
+    rejected: list[Path] = []
+    for folder in reversed(list_checkpoints(run)):
+        try:
+            verify_checksums(folder)
+            if not is_acceptable(read_state(folder)):
+                rejected.append(folder)
+                continue
+            content = read(folder)
+        except ValueError as error:
+            reasons[folder] = str(error)
+            continue
+        for damaged, reason in reasons.items():
+            on_damaged(quarantine(damaged), reason)
+        for later in rejected:
+            remove_checkpoint(later)
+        return folder, content
+    if reasons and not rejected:
+        reason = next(iter(reasons.values()))
+        raise ValueError(
+            f"{reason} There is no valid checkpoint before it: restore the file, or start again "
+            f"in another folder (--out)."
+        )
+    return None
+
+
 def lock_for_reading(folder: Path) -> bool:
     """Keep a checkpoint from being removed while this process runs; return False if it is gone.
 
@@ -88,19 +128,19 @@ def lock_for_reading(folder: Path) -> bool:
     return folder.is_dir()
 
 
-def _lock(folder: Path, mode: int) -> int | None:
-    """Lock a checkpoint; return the descriptor to close, or None for a folder without files.json.
+def _lock(folder: Path, mode: int) -> IO[bytes] | None:
+    """Lock a checkpoint; return the file to close, or None for a folder without files.json.
 
     Raises BlockingIOError where another process has a lock.
     """
     try:
-        file = os.open(folder / CHECKSUMS_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        file = (folder / CHECKSUMS_FILE).open("rb")
     except OSError:
         return None
     try:
-        try_lock(file, mode)
+        try_lock(file.fileno(), mode)
     except BlockingIOError:
-        os.close(file)
+        file.close()
         raise
     return file
 
@@ -172,27 +212,28 @@ def apply_retention(run: Path, keep_last: int, keep_every: int = 0, keep_best: b
             file = _lock(folder, fcntl.LOCK_EX)
         except BlockingIOError:  # a process reads it
             continue
-        try:
+        with file or nullcontext():
             remove_checkpoint(folder)
-        finally:
-            if file is not None:
-                os.close(file)
 
 
 def best_checkpoint(folders: list[Path]) -> Path | None:
     """Return the checkpoint with the lowest held-out loss, if any was evaluated."""
-    losses = {folder: read_state(folder).get("heldout") for folder in folders}
+    losses = {}
+    for folder in folders:
+        with suppress(ValueError):  # damaged
+            losses[folder] = read_state(folder).get("heldout")
     evaluated = {folder: loss for folder, loss in losses.items() if isinstance(loss, float)}
     return min(evaluated, key=evaluated.__getitem__, default=None)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint's state.json; return {} if it cannot be read."""
+    """Read a checkpoint's state.json; raise ValueError if it cannot be read."""
+    path = folder / TRAINER_DIR / STATE_FILE
     try:
-        state = json.loads((folder / TRAINER_DIR / STATE_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+        state = dict(json.loads(path.read_text("utf-8")))
+        return {**state, "step": int(state["step"])}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
 
 
 def remove_partial(run: Path) -> None:

@@ -11,53 +11,26 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
 
 from gnano import __version__
 from gnano.utils.platform_support import WINDOWS_ERROR
 from gnano.utils.stop_request import CHECKPOINT_THREAD_NAME, TOKENIZER_THREAD_NAME
 from gnano.utils.terminal import drop_failed_writes, echo, echo_stderr, prepare_streams
 
-COMMANDS = {
-    "demo": "train a small model on text from this machine and sample from it",
-    "prepare": "turn documents into token shards",
-    "data": "inspect prepared data, verify it, prepare it on many machines",
-    "tokenizer": "train a tokenizer, download GPT-2's, show how one splits text",
-    "plan": "estimate cost and memory of a recipe on GPUs",
-    "pretrain": "train a model on token shards, or resume a run",
-    "sft": "fine-tune a model to follow instructions",
-    "dpo": "fine-tune a model on preferred and rejected answers",
-    "eval": "evaluate a checkpoint: held-out text, benchmark tasks",
-    "compare": "compare models with one another and with published scores",
-    "chat": "chat with a checkpoint",
-    "generate": "continue a text with a checkpoint",
-    "bench": "measure generation speed, and compare it with the memory bandwidth",
-    "smoke": "check that a checkpoint writes sensible text",
-    "info": "describe a recipe, a data folder, a run or a checkpoint",
-    "runs": "list the runs in a folder and their status",
-    "weights": "copy a checkpoint's model into a folder to share",
-    "export": "write a checkpoint as GGUF, ONNX, safetensors or a PyTorch file",
-    "import": "convert a model of another format into a folder for gnano",
-    "publish": "upload a model to the Hugging Face Hub, with a model card",
-    "merge": "merge a LoRA adapter into its base model",
-}
-
-# these keep finished work, and resume when they are started again
-RESUMABLE_COMMANDS = ("demo", "prepare", "pretrain", "sft", "dpo", "compare", "publish")
-
-# their result is what they print, so a failed write is an error; the result of the others is a
-# file, and their output only informs
-OUTPUT_COMMANDS = {
-    *("data", "tokenizer", "plan", "eval", "compare", "chat", "generate", "bench", "smoke"),
-    *("info", "runs"),
-}
+# by name: a `summary`, and whether the command `resumes` and `prints` (see the file)
+COMMANDS: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("commands.toml").read_text("utf-8")
+)
 
 USAGE = f"""\
 gnano {__version__}: train your own language model, from raw text to a chat model.
 
 usage: gnano COMMAND [options]        gnano COMMAND --help for examples
 
-{chr(10).join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())}
+{chr(10).join(f"  {name:<10} {command['summary']}" for name, command in COMMANDS.items())}
 
 first steps:
   gnano demo                                   the full pipeline, small, in minutes
@@ -88,8 +61,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         finally:
             echo(end="")  # output that other code has printed, such as --help
     except KeyboardInterrupt:
-        kept = " Finished work is kept; the same command resumes."
-        echo_stderr(f"\nStopped.{kept if arguments[0] in RESUMABLE_COMMANDS else ''}")
+        resumes = COMMANDS.get(arguments[0], {}).get("resumes")
+        kept = " Finished work is kept; the same command resumes." if resumes else ""
+        echo_stderr(f"\nStopped.{kept}")
         running = {thread.name for thread in threading.enumerate()}
         if running & {CHECKPOINT_THREAD_NAME, TOKENIZER_THREAD_NAME}:
             sys.stdout.flush()
@@ -119,7 +93,7 @@ def _run_command(arguments: list[str]) -> int | None:
         return None
     if name not in COMMANDS:
         raise ValueError(f"There is no command {name!r}; the commands are {', '.join(COMMANDS)}.")
-    if name not in OUTPUT_COMMANDS:
+    if not COMMANDS[name].get("prints"):
         drop_failed_writes("stdout")
     module_name = f"{name}_" if keyword.iskeyword(name) else name
     module = importlib.import_module(f"gnano.cli.{module_name}")

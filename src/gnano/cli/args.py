@@ -8,6 +8,7 @@ import os
 from dataclasses import make_dataclass, replace
 from inspect import cleandoc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import tyro
@@ -16,7 +17,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
 
-RECIPE_TABLES = ("model", "data", "train")
 PATH_REGISTRY = ConstructorRegistry()
 PathArg = Annotated[Path, tyro.conf.Positional]
 MODEL_HELP = "A run, a checkpoint, or a Hugging Face folder of a Llama model."
@@ -50,12 +50,12 @@ def parse_recipe(
     argv: list[str],
     recipe_name: str | None = None,
     **options: Any,
-) -> tuple[Recipe, Any]:
+) -> tuple[Recipe, SimpleNamespace]:
     """Parse `RECIPE --model.… --data.… --train.…` and the options of the command.
 
     The recipe is the first argument unless `recipe_name` fixes it. `description` is a docstring;
-    `options` maps a name to (type, default, help). Returns the recipe with its overrides, and an
-    object that holds the options.
+    `options` maps a name to (type, default, help). Returns the recipe with its overrides, and
+    the values of the options.
     """
     usage = f"gnano {command}"
     if recipe_name is None:
@@ -73,11 +73,12 @@ def parse_recipe(
         (name, Annotated[kind, tyro.conf.arg(name=name.rstrip("_"), help=text)], default)
         for name, (kind, default, text) in options.items()
     ]
-    fields += [(part, type(getattr(recipe, part)), getattr(recipe, part)) for part in RECIPE_TABLES]
+    fields += [(table, type(value), value) for table, value in vars(recipe).items()]
     arguments: Any = make_dataclass("Arguments", fields, frozen=True, kw_only=True)
     text = cleandoc(description or "")
     parsed = tyro.cli(arguments, prog=usage, description=text, args=argv, registry=PATH_REGISTRY)
-    return Recipe(**{part: getattr(parsed, part) for part in RECIPE_TABLES}), parsed
+    recipe = Recipe(**{table: getattr(parsed, table) for table in vars(recipe)})
+    return recipe, SimpleNamespace(**{name: getattr(parsed, name) for name in options})
 
 
 def run_options(argv: list[str]) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def run_options(argv: list[str]) -> dict[str, Any]:
 
 def parse_finetune_recipe(
     command: str, description: str | None, argv: list[str], **options: Any
-) -> tuple[Recipe, Any]:
+) -> tuple[Recipe, SimpleNamespace]:
     """Parse `RECIPE --from BASE --files … --out …`, and what `parse_recipe` parses."""
     recipe, parsed = parse_recipe(
         command,

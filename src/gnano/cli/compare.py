@@ -9,7 +9,7 @@ import tyro
 
 from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs
 from gnano.config.inference_config import EvalConfig, LoadConfig
-from gnano.utils.terminal import echo, echo_stderr
+from gnano.utils.terminal import StatusLine, echo, echo_stderr
 
 
 def compare(
@@ -45,9 +45,9 @@ def compare(
     from gnano.evals.comparison import compare_models
     from gnano.evals.comparison_table import format_comparison
     from gnano.reporting.comparison_plot import check_plot_path, plot_comparison
-    from gnano.utils.terminal import StatusLine
 
-    check_plot_path(plot)
+    if plot:
+        check_plot_path(plot)
     with closing(StatusLine()) as line:
         result = compare_models(
             models, eval_config, load_config, published, all_published, line.update, line.print

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gnano.cli.args import PATH_REGISTRY, PathArg, parse_recipe
-from gnano.utils.terminal import echo, echo_stderr
+from gnano.utils.terminal import StatusLine, echo, echo_stderr
 
 
 def show_sample(
@@ -56,7 +56,6 @@ def verify_folder(folder: PathArg) -> int:
         folder: A folder made by `gnano prepare`.
     """
     from gnano.data.inspection import verify_data
-    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         problems = verify_data(
@@ -97,16 +96,7 @@ def scale_out(argv: list[str]) -> None:
     from gnano.reporting.description import describe_data
 
     data = recipe.pretraining_data
-    preparation = ClusterPreparation(
-        data,
-        options.executor,
-        options.tasks,
-        options.workers,
-        options.memory_gb,
-        options.logs,
-        options.slurm,
-        echo_stderr,
-    )
+    preparation = ClusterPreparation(data, **vars(options), log=echo_stderr)
     if preparation.run():
         echo(describe_data(Path(data.folder)))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs, PathArg
 from gnano.config.inference_config import EvalConfig, LoadConfig
-from gnano.utils.terminal import echo, echo_stderr
+from gnano.utils.terminal import StatusLine, echo, echo_stderr
 
 
 def eval(
@@ -41,7 +41,6 @@ def eval(
     from gnano.evals.model_adapter import load_eval_model
     from gnano.evals.result_store import choose_result_path, write_result
     from gnano.evals.runner import evaluate
-    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         if harness:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gnano.cli.args import ModelArg
 from gnano.config.inference_config import ExportDtype, ExportFormat
-from gnano.utils.terminal import echo
+from gnano.utils.terminal import StatusLine, echo
 
 
 def export(
@@ -30,7 +30,6 @@ def export(
         out: The file or folder to write; by default below exported/.
     """
     from gnano.export.formats import export_model
-    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         result = export_model(checkpoint, to, dtype, out, line.update)

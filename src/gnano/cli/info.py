@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from gnano.utils.files import expand_path
-from gnano.utils.terminal import echo
+from gnano.utils.terminal import StatusLine, echo
 
 
 def info(target: Annotated[str, tyro.conf.Positional], verify: bool = False) -> None:
@@ -24,7 +24,6 @@ def info(target: Annotated[str, tyro.conf.Positional], verify: bool = False) -> 
         verify: Verify checksums, not only sizes; of a run, all checkpoints. Exits with 2 on damage.
     """
     from gnano.reporting.description import describe, verify_checkpoints
-    from gnano.utils.terminal import StatusLine
 
     target = expand_path(target)
     echo(describe(target))

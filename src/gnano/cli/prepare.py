@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from gnano.cli.args import parse_recipe
-from gnano.utils.terminal import echo
+from gnano.utils.terminal import StatusLine, echo
 
 
 def main(argv: list[str]) -> None:
@@ -25,7 +25,6 @@ def main(argv: list[str]) -> None:
     recipe, _ = parse_recipe("prepare", __doc__, argv)
     from gnano.data.prepare.pipeline import prepare
     from gnano.reporting.description import describe_data
-    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         prepare(recipe.pretraining_data, line.update)

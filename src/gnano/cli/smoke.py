@@ -9,7 +9,7 @@ import tyro
 from gnano.cli.args import JsonFlag, LoadArgs, ModelArg
 from gnano.config.inference_config import LoadConfig
 from gnano.utils.files import dump_json
-from gnano.utils.terminal import echo, echo_stderr
+from gnano.utils.terminal import StatusLine, echo, echo_stderr
 
 
 def smoke(
@@ -40,7 +40,6 @@ def smoke(
         data: Prepared folder; reports the longest span of each text found in its training shards.
     """
     from gnano.evals.smoke_test import run_smoke_test
-    from gnano.utils.terminal import StatusLine
 
     with closing(StatusLine()) as line:
         report = run_smoke_test(

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnano.evals.comparison import Comparison, ReferenceModel, TaskColumn
-from gnano.utils.formatting import format_table, render_template
+from gnano.utils.formatting import format_table
+from gnano.utils.templates import render_template
 
 MAX_NAME_LENGTH = 34  # characters
 

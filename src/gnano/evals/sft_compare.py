@@ -25,7 +25,8 @@ from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
 from gnano.utils.files import atomic_write_text, dump_json
-from gnano.utils.formatting import format_table, render_template
+from gnano.utils.formatting import format_table
+from gnano.utils.templates import render_template
 from gnano.utils.terminal import best_effort
 
 MIN_MARKER_LENGTH = 6  # characters; a shorter line of a template may occur in other text

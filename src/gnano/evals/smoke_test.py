@@ -21,7 +21,8 @@ from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
 from gnano.evals.text_checks import SETTINGS, Expectation, Grade, TextKind, Verdict, grade_text
 from gnano.infer.engine import Engine
-from gnano.utils.formatting import format_table, render_template
+from gnano.utils.formatting import format_table
+from gnano.utils.templates import render_template
 from gnano.utils.validation import Range, check_number
 
 MIN_TOKENS = 16  # fewer are too short to be graded

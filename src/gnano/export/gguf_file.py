@@ -17,27 +17,12 @@ from gnano.config.model_config import ModelConfig
 from gnano.data.sft.chat_template import read_jinja_template
 from gnano.export.tensor_file import ExportSource
 from gnano.model.tensor_names import rope_permute, rope_unpermute
+from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
 from gnano.utils.platform_support import require
 from gnano.utils.validation import require_agreement
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-GGUF_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-}
-GGUF_BLOCK_NAMES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
 ROPE_PERMUTED_SUFFIXES = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
 MAX_BLOCKS = 1_000
 PADDING_TOKEN = "[PAD{}]"  # of an unused embedding row, as llama.cpp's converter names it
@@ -82,7 +67,7 @@ def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
     if template := read_jinja_template(source.folder):
         writer.add_chat_template(template)
 
-    names = {ours: theirs for theirs, ours in _hf_names_by_gguf_name(config).items()}
+    names = _map_to_gguf_names(config)
     stored_types = {}
     for name, tensor in source.tensors.items():
         stored = matrix_type if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
@@ -116,12 +101,13 @@ def _import_gguf() -> Any:
     return gguf
 
 
-def _hf_names_by_gguf_name(config: ModelConfig) -> dict[str, str]:
-    names = {f"{theirs}.weight": f"{ours}.weight" for ours, theirs in GGUF_NAMES.items()}
-    for n in range(config.n_layer):
-        for ours, theirs in GGUF_BLOCK_NAMES.items():
-            names[f"blk.{n}.{theirs}.weight"] = f"model.layers.{n}.{ours}.weight"
-    return names
+def _map_to_gguf_names(config: ModelConfig) -> dict[str, str]:
+    """Map Hugging Face's tensor names to those of GGUF."""
+    gguf = _import_gguf()
+    name_map = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.n_layer)
+    with torch.device("meta"):
+        names = GPT.from_config(config).state_dict()
+    return {name: name_map.get_name(name, try_suffixes=(".weight",)) for name in names}
 
 
 def read_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer, str | None]:
@@ -143,7 +129,8 @@ def read_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer, st
         return default if field is None else field.contents()
 
     config = _read_config(get, {tensor.name: tensor for tensor in reader.tensors}, path)
-    names, kinds = _hf_names_by_gguf_name(config), gguf.GGMLQuantizationType
+    names = {theirs: ours for ours, theirs in _map_to_gguf_names(config).items()}
+    kinds = gguf.GGMLQuantizationType
     tensors: dict[str, Tensor] = {}
     for entry in reader.tensors:
         if entry.name not in names:

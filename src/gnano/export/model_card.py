@@ -12,14 +12,13 @@ files appear by the name of their source.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig, SamplingParams
@@ -32,6 +31,7 @@ from gnano.model.hf_io import load_config, read_json_object
 from gnano.reporting.plots import finite_number
 from gnano.train.lineage import TrainingStage, format_base_name, training_stages
 from gnano.utils.formatting import format_shell_command
+from gnano.utils.templates import render_template
 
 SAMPLE_SETTINGS = SamplingParams(temperature=0.7, top_k=40, seed=1)
 SAMPLE_TOKENS = 80
@@ -91,52 +91,42 @@ def build_model_card(
         if settings.get("add_bos_token") is False and isinstance(settings.get("bos_token"), str):
             begin = settings["bos_token"]
     pretrained = [stage for stage in stages if not stage.instruction_config and stage.metrics]
-    return (
-        _template_environment()
-        .get_template("card.md.j2")
-        .render(
-            metadata=metadata.to_yaml(),
-            repo=repo,
-            config=config,
-            parameters=num_parameters(config),
-            dtype=stored.get("dtype") or stored.get("torch_dtype"),
-            origin=origin,
-            template=template,
-            template_name=Path(tuning.template).stem if tuning else "",
-            template_example=template
-            and template.render_prompt((Turn("user", "Where is the key?"),)),
-            prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
-            begin=begin,
-            files=sorted(files),
-            stages=[_describe_stage(stage, len(stages) > 1) for stage in stages],
-            scores=_eval_score_rows(folder),
-            sampling=SAMPLE_SETTINGS,
-            sample_tokens=SAMPLE_TOKENS,
-            samples=_generate_samples(folder, template, prompts),
-            tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
-            license=license_id,
-            datasets=datasets,
-        )
-    )
-
-
-def _template_environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {  # all untrusted text passes one of these
+    # of each task the newest score that `gnano eval` saved for this checkpoint
+    saved = load_valid_results(folder, LoadConfig())
+    scores = {score.task: score for result in saved for score in result.scores}
+    filters: dict[str, Callable[..., Any]] = {  # all untrusted text passes one of these
         "fenced": _fence_code,
         "table": _markdown_table,
         "plain": _escape_markdown,
         "commas": "{:,}".format,
         "quoted": partial(json.dumps, ensure_ascii=False),  # Python reads JSON strings
+        "number": finite_number,
     }
-    environment.globals["shell"] = format_shell_command
-    return environment
+    return render_template(
+        Path(__file__).with_name("card.md.j2"),
+        filters,
+        shell=format_shell_command,
+        metadata=metadata.to_yaml(),
+        repo=repo,
+        config=config,
+        parameters=num_parameters(config),
+        dtype=stored.get("dtype") or stored.get("torch_dtype"),
+        origin=origin,
+        template=template,
+        template_name=Path(tuning.template).stem if tuning else "",
+        template_example=template and template.render_prompt((Turn("user", "Where is the key?"),)),
+        prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
+        begin=begin,
+        files=sorted(files),
+        stages=[(stage, _describe_stage(stage)) for stage in stages],
+        scores=list(scores.values()),
+        sampling=SAMPLE_SETTINGS,
+        sample_tokens=SAMPLE_TOKENS,
+        samples=_generate_samples(folder, template, prompts),
+        tokens_read=pretrained[-1].metrics[-1].get("tokens") if pretrained else None,
+        license=license_id,
+        datasets=datasets,
+    )
 
 
 def _markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -159,9 +149,10 @@ def _fence_code(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{printable.rstrip()}\n{fence}\n"
 
 
-def _describe_stage(stage: TrainingStage, has_several_stages: bool) -> dict[str, Any]:
-    """Return the data, the settings and the results of a run."""
-    tuning = stage.instruction_config
+def _describe_stage(stage: TrainingStage) -> dict[str, Any]:
+    """Return what the template states of a run: its data, settings and results."""
+    tuning, metrics = stage.instruction_config, stage.metrics
+    kind = tuning.kind if tuning else "pretraining"
     total = sum(source.weight for source in stage.sources.values())
     data = []
     for name, source in stage.sources.items():
@@ -171,92 +162,32 @@ def _describe_stage(stage: TrainingStage, has_several_stages: bool) -> dict[str,
             content = f"[{source.repo}]({url}) {source.config}, {source.split}".replace(" ,", ",")
         share = f"{source.weight:g}" if tuning else f"{source.weight / total:.1%}"
         data.append((name, content, share))
-    kind = tuning.kind if tuning else "pretraining"
-    return {
-        "suffix": f": {kind}" if has_several_stages else "",
-        "headers": ("source", "content", "times an epoch" if tuning else "share of the tokens"),
-        "data": data,
-        "training": _training_rows(stage),
-        "results": _result_paragraphs(stage),
-    }
-
-
-def _training_rows(stage: TrainingStage) -> list[tuple[str, str]]:
-    train, facts, last = stage.recipe.train, stage.run_metadata, (stage.metrics or [{}])[-1]
-    optimizer, schedule = train.optimizer, train.schedule
-    rates = f"AdamW, β = ({optimizer.beta1:g}, {optimizer.beta2:g}), ε = {optimizer.eps:g}"
-    if optimizer.kind == "muon":
-        rates = f"Muon (momentum {optimizer.momentum:g}) for the layers' matrices; else {rates}"
-    ranks = int(facts.get("ranks", 1))
-    device = {"cuda": "GPU", "mps": "GPU", "cpu": "CPU"}.get(train.device)
-    memory = finite_number(last.get("memory_gb"))
-    seconds, speed = finite_number(last.get("seconds")), finite_number(last.get("tokens_per_s"))
-    time = ""
-    if seconds and speed:
-        duration = f"{seconds / 60:.1f} minutes"
-        if seconds >= 7200:
-            duration = f"{seconds / 3600:.1f} hours"
-        time = f"{duration}, {speed:,.0f} tokens/s at the end"
-    tokens_per_step = f"{train.tokens_per_step:,} tokens a step"
-    peak = f"{schedule.peak:g} after {schedule.warmup_steps(train.steps):,} steps of warm-up"
-    is_dpo = stage.instruction_config is not None and stage.instruction_config.kind == "preferences"
-    rows = {
-        "run": f"{stage.run_name}, step {stage.step:,} of {train.steps:,}",
-        "base": format_base_name(stage),
-        "adapter": f"LoRA of rank {train.lora.rank}, merged" if train.lora.rank else "",
-        "tokens": f"{last['tokens']:,}" if last.get("tokens") else "",
-        "batch": f"{tokens_per_step}, {stage.recipe.model.block_size:,} long",
-        "optimizer": f"{rates}, weight decay {optimizer.weight_decay:g}, clip {train.grad_clip:g}",
-        "learning rate": f"{peak}, then {schedule.kind} to {schedule.floor:.0%}",
-        "β of DPO": f"{train.dpo_beta:g}" if is_dpo else "",
-        "precision": f"{train.precision}, master weights in fp32",
-        "hardware": f"{ranks} × {facts.get('gpu') or device}" if device else "",
-        "peak memory": f"{memory:.1f} GB{' each' * (ranks > 1)}" if memory else "",
-        "time": time,
-        "seed": f"{train.seed}",
-        "software": " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts),
-    }
-    return [(name, value) for name, value in rows.items() if value]
-
-
-def _result_paragraphs(stage: TrainingStage) -> list[str]:
-    """Return paragraphs on the training loss and the last held-out loss, if logged."""
-    kind = stage.instruction_config.kind if stage.instruction_config else ""
-    content = {"instructions": "answers", "preferences": "pairs of answers"}.get(kind, "text")
+    losses = [loss for row in metrics if (loss := finite_number(row.get("loss"))) is not None]
+    measured = [row for row in metrics if isinstance(row.get("heldout"), dict)]
     unit = "nats per pair" if kind == "preferences" else "nats per token"
-    losses = [loss for row in stage.metrics if (loss := finite_number(row.get("loss"))) is not None]
-    late = losses[-max(1, len(losses) // FINAL_LOSS_DIVISOR) :]
-    paragraphs = []
-    if late:
-        span = f"the last {len(late):,} steps" if len(late) > 1 else "the last step"
-        paragraphs = [f"Training loss: {sum(late) / len(late):.3f} {unit} over {span}."]
-    measured = [row for row in stage.metrics if isinstance(row.get("heldout"), dict)]
-    if not measured:
-        return paragraphs
-    row, heldout = measured[-1], measured[-1]["heldout"]
-    extent = "all of it" if row.get("final") else "a part of it"
-    paragraphs.append(f"Held-out {content}, {extent}, at step {row['step']:,}:")
+    facts = stage.run_metadata
+    return {
+        "kind": kind,
+        "base": format_base_name(stage),
+        "unit": unit,
+        "data": data,
+        "software": " · ".join(f"{k} {facts[k]}" for k in ("gnano", "torch") if k in facts),
+        "last": metrics[-1] if metrics else {},
+        "late_losses": losses[-max(1, len(losses) // FINAL_LOSS_DIVISOR) :],
+        "measured": measured[-1] if measured else None,
+        "heldout_table": _heldout_table(measured[-1]["heldout"], unit) if measured else "",
+    }
+
+
+def _heldout_table(heldout: dict[str, Any], unit: str) -> str:
+    """Return the held-out losses of each source and of all, in bits per byte and in `unit`."""
     columns = {"bits per byte": ("bits_per_byte", "sources"), unit: ("loss", "losses")}
     columns = {header: keys for header, keys in columns.items() if keys[0] in heldout}
     sources = [heldout.get(parts, {}) for _, parts in columns.values()]
     names = sorted({name for values in sources for name in values})
     rows = [(name, *(_format_metric(values.get(name)) for values in sources)) for name in names]
     rows.append(("all", *(_format_metric(heldout[key]) for key, _ in columns.values())))
-    paragraphs.append(_markdown_table(("held out", *columns), rows).rstrip())
-    if (accuracy := finite_number(heldout.get("accuracy"))) is not None:
-        paragraphs.append(f"It prefers the same answer as the data in {accuracy:.1%} of the pairs.")
-    return paragraphs
-
-
-def _eval_score_rows(folder: Path) -> list[tuple[str, ...]]:
-    """Return the newest score of each task that `gnano eval` saved for this checkpoint."""
-    rows = {}
-    for result in load_valid_results(folder, LoadConfig()):
-        for score in result.scores:
-            chance = "" if score.chance is None else f"{score.chance:.3f}"
-            accuracies = str(score.acc), str(score.acc_norm or ""), chance
-            rows[score.task] = (score.title, f"{score.items:,}", str(score.shots), *accuracies)
-    return list(rows.values())
+    return _markdown_table(("held out", *columns), rows)
 
 
 def _generate_samples(
@@ -272,8 +203,6 @@ def _generate_samples(
             prompt = encode_prompt((Turn("user", title),), template, engine.tokenizer)
         if len(engine.encode_prompt(prompt)) < context:
             inputs.append((title, prompt))
-    if not inputs:
-        return []
     encoded = [prompt for _, prompt in inputs]
     completions = engine.generate_batch(encoded, SAMPLE_TOKENS, SAMPLE_SETTINGS)
     between = "\n\n" if template else ""

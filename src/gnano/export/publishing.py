@@ -24,17 +24,16 @@ from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token, utils
 from huggingface_hub.utils.sha import git_hash
 
 from gnano.checkpoint.export_weights import export_weights
-from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.checkpoint.run_checkpoints import CHECKSUMS_FILE, find_checkpoint
 from gnano.export.model_card import build_model_card
 from gnano.export.tensor_file import load_export_source
 from gnano.utils.files import atomic_replace, atomic_write_text, check_output_path, read_text
+from gnano.utils.hf_errors import HTTPError
 
 HUB_MANAGED_FILE = ".gitattributes"  # the Hub writes it into every repository
 RETRY_HINT = "the same command resumes, and sends nothing twice"
 HF_UTILS: Any = utils  # its own exports are not typed as such
-HTTP_ERROR: Any = errors.HfHubHTTPError.__bases__[0]  # httpx or httpx2, by the client's version
 CARD_FILE = "README.md"
-CHECKSUMS_FILE = "files.json"
 MAX_FILE_BYTES = 50_000_000_000  # the Hub accepts no larger file
 HARD_LINKED_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".data", ".bin")  # large, never edited
 MODEL_FILE_PATTERN = re.compile(  # files of a model; others in its folder are not published
@@ -125,10 +124,9 @@ def _fill_folder(out: Path, source: Path, files: Mapping[str, Path]) -> None:
         export_weights(source, out)  # verifies every checksum
     for name, file in files.items():
         target = out / name
-        if name == CHECKSUMS_FILE and target.exists():  # the checkpoint's own lists more
-            continue
         if target.exists():
-            if not (file.samefile(target) or filecmp.cmp(file, target, shallow=False)):
+            is_same = file.samefile(target) or filecmp.cmp(file, target, shallow=False)
+            if not is_same and name != CHECKSUMS_FILE:  # the checkpoint's own lists more
                 raise ValueError(
                     f"{target} exists and differs from {file}: name another folder (--out)."
                 )
@@ -234,7 +232,7 @@ class HubRepo:
             yield
         except errors.OfflineModeIsEnabled:
             raise ValueError("HF_HUB_OFFLINE is set: unset it to publish.") from None
-        except (HTTP_ERROR, RuntimeError) as error:
+        except (HTTPError, RuntimeError) as error:
             raise self._to_readable_error(error) from None
         except JSONDecodeError:
             raise ValueError(

@@ -248,7 +248,7 @@ def clean_tensors(
             )
     check_model_tensors(named, config, path)
     assert embedding is not None
-    return {name: tensor.to(embedding.dtype) for name, tensor in named.items()}
+    return {name: tensor.to(embedding.dtype).contiguous() for name, tensor in named.items()}
 
 
 def check_model_tensors(tensors: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:

@@ -57,10 +57,8 @@ class PlotPoint(NamedTuple):
     value: float
 
 
-def check_plot_path(path: Path | None) -> None:
+def check_plot_path(path: Path) -> None:
     """Raise ValueError if the plot cannot be written; called before hours of evaluation."""
-    if path is None:
-        return
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} cannot be written: the plot is a PNG, name a FILE.png.")
     require("matplotlib", "plot", "Plots need matplotlib")
@@ -143,10 +141,7 @@ def _draw_panel(
     )
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
     axes.margins(y=0.12)
-    style_axes(axes, LIGHT_PALETTE)
-    axes.set_xlabel("training tokens")
-    title = f"{column.title}, {column.metric}"
-    axes.set_title(title, loc="left", fontsize=10.5, color=LIGHT_PALETTE.text, pad=10)
+    style_axes(axes, LIGHT_PALETTE, f"{column.title}, {column.metric}", "training tokens")
 
 
 def _draw_legend(figure: "Figure", comparison: Comparison, columns: int) -> None:
@@ -198,21 +193,15 @@ def _place_labels(axes: "Axes", points: Sequence[PlotPoint]) -> None:
         label.set_path_effects([withStroke(linewidth=2.5, foreground=LIGHT_PALETTE.background)])
         labels.append(label)
         others = [dot for dot in dots if abs(dot - to_pixels(xy)).max() > 1]
-        boxes.append([_move_label(label, offset) for offset in LABEL_PLACES])
-        costs.append(
-            [
-                4 * (box.width * box.height - _shared_area(box, axes.bbox))
-                + 1_000 * sum(box.padded(8).contains(*dot) for dot in others)
-                for box in boxes[-1]
-            ]
-        )
+        boxes.append([_move_label(label, place) for place in LABEL_PLACES])
+        outside = (box.width * box.height - _shared_area(box, axes.bbox) for box in boxes[-1])
+        hidden = (sum(box.padded(8).contains(*dot) for dot in others) for box in boxes[-1])
+        costs.append([4 * area + 1_000 * n for area, n in zip(outside, hidden, strict=True)])
     chosen: dict[int, int] = {}
     for number in [*range(len(labels))] * LABEL_ROUNDS:
         taken = [boxes[other][place] for other, place in chosen.items() if other != number]
-        totals = [
-            cost + 2 * sum(_shared_area(box, one) for one in taken)
-            for box, cost in zip(boxes[number], costs[number], strict=True)
-        ]
+        overlaps = (sum(_shared_area(box, one) for one in taken) for box in boxes[number])
+        totals = [cost + 2 * n for cost, n in zip(costs[number], overlaps, strict=True)]
         chosen[number] = totals.index(min(totals))
     line = {"arrowstyle": "-", "color": muted, "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
     for number, place in chosen.items():

@@ -9,7 +9,9 @@ GB are 10⁹ bytes, as in the progress line of a run.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from gnano.config.recipe import Recipe
@@ -30,12 +32,11 @@ from gnano.train.estimate import (
     fits_in_memory,
 )
 from gnano.utils.formatting import format_clock, format_gb, format_table
+from gnano.utils.templates import render_template
 from gnano.utils.validation import Range, check_number
 
 # tokens per parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
-LABEL_WIDTH = 13  # characters of the labels of the text
-GB = ",.2f"  # the form of sizes in GB
 MAX_SUGGESTED_GPUS = 64  # suggestions go up to this number, in multiples of the planned one
 
 
@@ -220,11 +221,6 @@ def _memory_reductions(
 
 def format_plan(plan: CostPlan) -> str:
     """Return the text that `gnano plan` prints."""
-    sections = [_format_recipe(plan)]
-    if plan.selected is not None:
-        sections.append(_format_estimate(plan, plan.selected))
-        if not plan.selected.fits:
-            sections.append(_format_warning(plan, plan.selected))
     has_price = plan.gpu_hour_price is not None
     headers = ["GPU", "has GB", "needs", "fits", "tokens/s", "MFU", "hours"] + ["$"] * has_price
     rows = [[*headers, ""]]
@@ -241,85 +237,16 @@ def format_plan(plan: CostPlan) -> str:
                 "" if estimate.fits else estimate.remedy or "no known change helps",
             ]
         )
-    table = format_table(rows, left=(0, 3, len(headers)))
-    return "\n\n".join([*sections, "\n".join(table)])
-
-
-def _format_recipe(plan: CostPlan) -> str:
-    model, train = plan.recipe.model, plan.recipe.train
-    count = num_parameters(model)
-    balance = CHINCHILLA_TOKENS_PER_PARAMETER * count
-    flops = f"{_format_number(flops_per_token(model))} per token"
-    split = f"{plan.gpus} GPU{'s' * (plan.gpus > 1)} × {train.micro_batch_size}"
-    split += f" × {model.block_size:,} × {plan.micro_steps} micro-batch"
-    rows = {
-        "FLOPs": f"{flops}, {_format_number(plan.flops)} in total",
-        "tokens": f"{_format_number(plan.tokens)}, {plan.tokens / count:.1f} per parameter",
-        "": f"the Chinchilla optimum is about {CHINCHILLA_TOKENS_PER_PARAMETER}: "
-        f"{_format_number(balance)}, {round(balance / train.tokens_per_step):,} steps",
-        "step": f"{train.tokens_per_step:,} tokens = {split}{'es' * (plan.micro_steps > 1)}",
-        "precision": train.precision + ", activations twice" * train.activation_checkpointing,
-    }
-    parts = parameters_by_part(model).items()
-    return "\n".join(
-        [
-            f"{'parameters':<{LABEL_WIDTH}}{count:>15,}",
-            *(f"  {part:<{LABEL_WIDTH + 1}}{number:>12,}" for part, number in parts),
-            *(f"{label:<{LABEL_WIDTH}}{text}" for label, text in rows.items()),
-        ]
+    return render_template(
+        Path(__file__).with_name("plan.txt.j2"),
+        {"words": _format_number, "gb": partial(format_gb, spec=",.2f"), "clock": format_clock},
+        plan=plan,
+        parameters=num_parameters(plan.recipe.model),
+        parameters_by_part=parameters_by_part(plan.recipe.model),
+        flops_per_token=flops_per_token(plan.recipe.model),
+        tokens_per_parameter=CHINCHILLA_TOKENS_PER_PARAMETER,
+        table="\n".join(format_table(rows, left=(0, 3, len(headers)))),
     )
-
-
-def _format_estimate(plan: CostPlan, estimate: CostEstimate) -> str:
-    """Return the memory by part, a blank line, and speed, time, money and energy."""
-    memory, gpu, precision = estimate.memory, estimate.gpu, plan.recipe.train.precision
-    several = f"each of {estimate.gpus} × {gpu.name}, {estimate.parallel}"
-    sizes = f"{format_gb(memory.total_bytes, GB)} of {format_gb(gpu.memory_bytes, GB)}"
-    where = several if estimate.gpus > 1 else f"one {gpu.name}"
-    lines = [f"{'memory':<{LABEL_WIDTH}}{sizes} on {where}, reached {memory.peak_phase}"]
-    parts = ((part, format_gb(size, GB)) for part, size in memory.parts.items() if size)
-    lines += [f"  {part:<26}{size:>10}" for part, size in parts]
-
-    rows: list[tuple[str, str]] = []
-    if estimate.tokens_per_s is None or estimate.hours is None or estimate.mfu is None:
-        advice = "; give a share of the bf16 peak as --mfu" if precision == "fp32" else ""
-        rows.append(("speed", f"unknown in {precision} on {gpu.name}{advice}"))
-    else:
-        source = "given by --mfu"
-        if plan.assumed_mfu is None:
-            source = "expected, not measured (see docs/planning.md)"
-        speed = f"{estimate.tokens_per_s:,.0f} tokens/s, {estimate.mfu:.1%} MFU"
-        rows.append(("speed", f"{speed}: {source}"))
-        if precision == "fp8" and gpu.fp8_tflops is not None:
-            share = estimate.mfu * gpu.bf16_tflops / gpu.fp8_tflops
-            rows.append(("", f"MFU is of the bf16 peak; of the FP8 peak it is {share:.1%}"))
-        hours = estimate.hours
-        duration = f"{hours:,.1f} hours" if hours >= 1 else f"{format_clock(3600 * hours)} minutes"
-        days = f" ({hours / 24:,.1f} days)" if hours > 48 else ""
-        gpu_hours = f"{hours * estimate.gpus:,.1f} GPU-hours"
-        rows.append(("time", f"{duration}{days}, {gpu_hours}"))
-        if estimate.dollars is not None:
-            price = f"${plan.gpu_hour_price:.2f} per GPU-hour"
-            rows.append(("money", f"${estimate.dollars:,.2f} at {price}"))
-        if estimate.kwh is not None:
-            rows.append(("energy", f"{estimate.kwh:,.0f} kWh at most, for the GPUs only"))
-    return "\n".join([*lines, "", *(f"{label:<{LABEL_WIDTH}}{text}" for label, text in rows)])
-
-
-def _format_warning(plan: CostPlan, estimate: CostEstimate) -> str:
-    gpu = estimate.gpu
-    if plan.recipe.train.precision == "fp8" and gpu.fp8_tflops is None:
-        problem = f"{gpu.name} has no FP8"
-    else:
-        problem = (
-            f"{format_gb(estimate.memory.total_bytes, GB)} will not fit {gpu.name}: it has "
-            f"{format_gb(gpu.memory_bytes, GB)}, and a tenth of that should stay free"
-        )
-    remedy = "No known change makes it fit; take a larger GPU or a smaller model"
-    if estimate.remedy is not None:
-        assert estimate.remedy_bytes is not None
-        remedy = f"It fits with {estimate.remedy}: {format_gb(estimate.remedy_bytes, GB)}"
-    return f"WARNING: {problem}. {remedy}."
 
 
 def _format_number(number: float) -> str:

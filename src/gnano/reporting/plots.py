@@ -190,8 +190,7 @@ def render_png_plot(metrics: MetricRows, title: str, palette: Palette = LIGHT_PA
     if tasks:
         panels[figure.add_subplot(grid[1, :])] = ("Accuracy on tasks, ± standard error", "")
     for axes, (name, missing) in panels.items():
-        style_axes(axes, palette)
-        axes.set_title(name, loc="left", fontsize=10.5, color=palette.text, pad=10)
+        style_axes(axes, palette, name, "step")
         # all panels share the x axis, from 0 to the last step
         axes.set_xlim(0, max(1, metrics[-1]["step"]) * 1.02)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
@@ -266,8 +265,9 @@ def _draw_curves(
         text.set_parse_math(False)
 
 
-def style_axes(axes: "Axes", palette: Palette) -> None:
-    """Draw a light horizontal grid, one base line and small gray numbers."""
+def style_axes(axes: "Axes", palette: Palette, title: str, x_label: str) -> None:
+    """Draw the title, a light horizontal grid, one base line and small gray numbers."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=palette.text, pad=10)
     axes.set_facecolor(palette.background)
     axes.grid(axis="y", color=palette.grid, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -275,4 +275,4 @@ def style_axes(axes: "Axes", palette: Palette) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(palette.muted)
     axes.tick_params(colors=palette.muted, labelsize=9, length=0, pad=6)
-    axes.set_xlabel("step", color=palette.muted, fontsize=9)
+    axes.set_xlabel(x_label, color=palette.muted, fontsize=9)

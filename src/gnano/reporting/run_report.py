@@ -16,19 +16,11 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from gnano.checkpoint.run_checkpoints import best_checkpoint, list_checkpoints
 from gnano.config.recipe import Recipe
 from gnano.evals.runner import build_task_evaluator
 from gnano.evals.sft_compare import AnswerComparison, compare_answers
-from gnano.reporting.plots import (
-    DARK_PALETTE,
-    Curve,
-    read_curves,
-    render_png_plot,
-    smooth_curve,
-)
+from gnano.reporting.plots import DARK_PALETTE, Curve, read_curves, render_png_plot, smooth_curve
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
@@ -36,6 +28,7 @@ from gnano.utils.files import atomic_write_text
 from gnano.utils.formatting import format_duration
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.platform_support import is_installed
+from gnano.utils.templates import render_template
 from gnano.utils.terminal import StatusLine, best_effort, echo
 
 SampleTexts = Sequence[tuple[str, str, str]]  # title, prompt, continuation
@@ -112,45 +105,28 @@ def write_html_report(
     loss, heldout, tasks = read_curves(metrics)
     latest = {name: value for row in metrics for name, value in row.items() if value is not None}
     rates = [row["tokens_per_s"] for row in metrics if row.get("tokens_per_s") is not None]
-    figures = [
-        ("steps", f"{metrics[-1]['step']:,}"),
-        ("tokens", _format_count(latest["tokens"]) if "tokens" in latest else "–"),
-        (
-            "training loss, smoothed, nats per token",
-            f"{smooth_curve(loss).values[-1]:.3f}" if len(loss.steps) else "–",
-        ),
-        ("held-out bits per byte", f"{heldout[0].values[-1]:.3f}" if heldout else "–"),
-        ("tokens per second, median", f"{median(rates):,.0f}" if rates else "–"),
-        ("training time", format_duration(latest["seconds"]) if "seconds" in latest else "–"),
-    ]
     pictures = None
     if is_installed("matplotlib"):
         with best_effort("picture in the page"):
             plots = render_png_plot(metrics, ""), render_png_plot(metrics, "", DARK_PALETTE)
-            pictures = [
-                "data:image/png;base64," + base64.b64encode(png).decode("ascii") for png in plots
-            ]
+            pictures = [base64.b64encode(png).decode("ascii") for png in plots]
     recipe = run / "recipe.toml"
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-    )
-    page = templates.get_template("report.html.j2").render(
+    last_bits = "all held-out text" if finished else ""
+    total, sources = heldout[:1], heldout[1:]
+    page = render_template(
+        Path(__file__).with_name("report.html.j2"),
+        {"count": _format_count, "duration": format_duration},
         name=run.resolve().name,
-        state="finished" if finished else f"not finished: as of step {metrics[-1]['step']:,}",
-        figures=figures,
+        finished=finished,
+        step=metrics[-1]["step"],
+        latest=latest,
+        smoothed_loss=smooth_curve(loss).values[-1] if len(loss.steps) else None,
+        bits_per_byte=heldout[0].values[-1] if heldout else None,
+        median_rate=median(rates) if rates else None,
         pictures=pictures,
         has_tasks=bool(tasks),
         tables=[
-            _curve_table(
-                "Held-out bits per byte",
-                "source",
-                [*heldout[1:], *heldout[:1]],
-                heldout[:1],
-                "all held-out text" if finished else "",
-            ),
+            _curve_table("Held-out bits per byte", "source", sources + total, total, last_bits),
             _curve_table("Accuracy on tasks, ± standard error", "task", tasks, tasks),
             ("Facts", (), [[*fact] for fact in (facts or {}).items()]),
         ],

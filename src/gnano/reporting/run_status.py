@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -38,91 +38,79 @@ LOG_BLOCK_BYTES = 2**16  # bytes of a log read at a time
 COLUMN_HEADERS = ("run", "state", "step", "", "loss", "bits/byte", "checkpoint", "age")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RunStatus:
-    """State, progress and problems of a run."""
+    """State, progress and problems of a run, as far as its files can be read."""
 
-    run_dir: Path
-    state: RunState
-    reason: str  # of the state: process, signal or error; "" where there is none
-    step: int | None  # the last one in the log; None before the first
-    total_steps: int | None  # None where the recipe cannot be read
-    loss: float | None  # the last finite one, nats per token
-    heldout_bits_per_byte: float | None  # the last measured
-    tasks: dict[str, dict[str, float]]  # the last evaluated: acc, error and the like by name
-    checkpoint: Path | None  # the newest whose files have their sizes
-    last_active: float  # time of the last change, in seconds since 1970
-    problems: tuple[str, ...]  # what is damaged or cannot be read, a sentence each
+    folder: Path
+    state: RunState = "unknown"
+    reason: str = ""  # of the state: process, signal or error; "" where there is none
+    step: int | None = None  # the last one in the log; None before the first
+    steps: int | None = None  # of the complete run; None where the recipe cannot be read
+    loss: float | None = None  # the last finite one, nats per token
+    bits_per_byte: float | None = None  # of held-out text, the last measured
+    tasks: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # the last acc, error … by name
+    checkpoint: Path | None = None  # the newest whose files have their sizes
+    active: float = 0.0  # time of the last change, in seconds since 1970
+    problems: list[str] = field(
+        default_factory=list
+    )  # damaged or unreadable files, a sentence each
 
 
 def read_run_status(run: Path) -> RunStatus:
     """Return the run's status; unreadable files become problems instead of errors."""
-    problems: list[str] = []
-    total_steps, has_tasks = None, True
+    status, has_tasks, has_final_row = RunStatus(folder=run), True, False
     try:
         train = load_recipe(str(run / "recipe.toml")).train
-        total_steps, has_tasks = train.steps, bool(train.eval_tasks)
+        status.steps, has_tasks = train.steps, bool(train.eval_tasks)
     except (OSError, ValueError) as error:
-        problems.append(f"recipe.toml cannot be read: {error}")
-    last: dict[str, Any] = {}
-    values: dict[str, Any] = {}
+        status.problems.append(f"recipe.toml cannot be read: {error}")
     try:
-        last, values = _read_last_metrics(run / "metrics.jsonl", has_tasks, problems)
+        has_final_row = _read_last_metrics(status, has_tasks)
     except OSError as error:
-        problems.append(f"metrics.jsonl cannot be read: {error}")
-    state, reason = _read_state(run, bool(last.get("final")), problems)
-    checkpoint, last_active = None, 0.0
+        status.problems.append(f"metrics.jsonl cannot be read: {error}")
+    status.state, status.reason = _read_state(run, has_final_row, status.problems)
     for folder in reversed(list_checkpoints(run)):
         try:
             verify_file_sizes(folder)
-            checkpoint = folder
+            status.checkpoint = folder
             break
         except (OSError, ValueError) as error:
             if folder.exists():  # else a running process has replaced it by a newer one
-                problems.append(str(error))
+                status.problems.append(str(error))
     for name in ("metrics.jsonl", "events.jsonl", "recipe.toml"):
         with suppress(OSError):  # not written yet
-            last_active = max(last_active, (run / name).stat().st_mtime)
-    return RunStatus(
-        run_dir=run,
-        state=state,
-        reason=reason,
-        step=last.get("step"),
-        total_steps=total_steps,
-        loss=values.get("loss"),
-        heldout_bits_per_byte=values.get("heldout"),
-        tasks=values.get("tasks") or {},
-        checkpoint=checkpoint,
-        last_active=last_active,
-        problems=tuple(problems),
-    )
+            status.active = max(status.active, (run / name).stat().st_mtime)
+    return status
 
 
-def _read_last_metrics(
-    path: Path, has_tasks: bool, problems: list[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the log's last row, and the last known `loss`, `heldout` and `tasks`."""
+def _read_last_metrics(status: RunStatus, has_tasks: bool) -> bool:
+    """Set the log's last step and the last known values; return whether the log is complete."""
+    path = status.folder / "metrics.jsonl"
     if not path.exists():
-        return {}, {}
+        return False
     rows = iter_json_objects_reversed(path, '"step"')
     last = next((row for row in rows if isinstance(row.get("step"), int)), None)
     if last is None:
         if path.stat().st_size:
-            problems.append("metrics.jsonl cannot be read: it holds no complete row of a step.")
-        return {}, {}
-    readers: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "loss": lambda row: finite_number(row.get("loss")),
-        "heldout": lambda row: heldout_bits_per_byte(row)[0],
-    }
-    if has_tasks:  # in a run without tasks the search would read the complete log
-        readers["tasks"] = lambda row: task_metrics(row) or None
-    values = {}
-    for key, read in readers.items():
+            problem = "metrics.jsonl cannot be read: it holds no complete row of a step."
+            status.problems.append(problem)
+        return False
+
+    def last_value(key: str, read: Callable[[dict[str, Any]], Any]) -> Any:
         rows = iter_json_objects_reversed(path, f'"{key}"')
         # a rollback to the last step has undone the later ones
         known = (row for row in rows if isinstance(s := row.get("step"), int) and s <= last["step"])
-        values[key] = next((value for row in known if (value := read(row)) is not None), None)
-    return last, values
+        return next((value for row in known if (value := read(row)) is not None), None)
+
+    status.step = last["step"]
+    status.loss = last_value("loss", lambda row: finite_number(row.get("loss")))
+    status.bits_per_byte = last_value("heldout", lambda row: heldout_bits_per_byte(row)[0])
+    if has_tasks:  # in a run without tasks the search would read the complete log
+        status.tasks = last_value("tasks", lambda row: task_metrics(row) or None) or {}
+    return bool(last.get("final"))
 
 
 def _read_state(run: Path, has_final_row: bool, problems: list[str]) -> tuple[RunState, str]:
@@ -186,7 +174,7 @@ def list_runs(folder: Path) -> list[RunStatus]:
         )
     found = [folder / "recipe.toml", *folder.glob("*/recipe.toml"), *folder.glob("*/*/recipe.toml")]
     runs = [read_run_status(recipe.parent) for recipe in found if recipe.is_file()]
-    return sorted(runs, key=lambda run: (-run.last_active, run.run_dir))
+    return sorted(runs, key=lambda run: (-run.active, run.folder))
 
 
 def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
@@ -195,31 +183,31 @@ def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
         command = format_shell_command("gnano", "pretrain", "RECIPE", "--out", folder / "NAME")
         return f"{folder} holds no run: {command} begins one."
     now = time.time()
-    rows, notes = [COLUMN_HEADERS], []
+    rows = [COLUMN_HEADERS]
     for run in runs:
         is_killed = run.reason == PROBABLY_KILLED
-        step, total = run.step, run.total_steps
+        step, total = run.step, run.steps
         progress = _format_known(step, ",") + ("" if total is None else f"/{total:,}")
         # rounded down: only a complete run shows 100%
         percent = f"{100 * step // total}%" if step is not None and total else ""
         rows.append(
             (
-                to_printable_line(_run_name(folder, run.run_dir)),
+                to_printable_line(_run_name(folder, run.folder)),
                 f"{run.state}: {PROBABLY_KILLED}" if is_killed else run.state,
                 progress,
                 percent,
                 _format_known(run.loss, ".3f"),
-                _format_known(run.heldout_bits_per_byte, ".3f"),
+                _format_known(run.bits_per_byte, ".3f"),
                 "–" if run.checkpoint is None else f"{checkpoint_step(run.checkpoint):,}",
-                format_age(now - run.last_active),
+                format_age(now - run.active),
             )
         )
-        has_reason = run.state == "failed" and run.reason and not is_killed
-        notes.append([*([f"failed: {run.reason}"] if has_reason else []), *run.problems])
     head, *aligned = format_table(rows, left=(0, 1))
     lines = [head]
-    for line, below in zip(aligned, notes, strict=True):
-        lines += [line, *(f"    {to_printable_line(note)}" for note in below)]
+    for line, run in zip(aligned, runs, strict=True):
+        has_reason = run.state == "failed" and run.reason not in ("", PROBABLY_KILLED)
+        notes = [f"failed: {run.reason}"] * has_reason + run.problems
+        lines += [line, *(f"    {to_printable_line(note)}" for note in notes)]
     return "\n".join(lines)
 
 
@@ -227,21 +215,9 @@ def format_runs_json(folder: Path, runs: Sequence[RunStatus]) -> str:
     """Return one JSON object per line and run."""
     lines = []
     for run in runs:
-        status: dict[str, object] = {
-            "name": _run_name(folder, run.run_dir),
-            "folder": str(run.run_dir),
-            "state": run.state,
-            "reason": run.reason,
-            "step": run.step,
-            "steps": run.total_steps,
-            "loss": run.loss,
-            "bits_per_byte": run.heldout_bits_per_byte,
-            "tasks": run.tasks,
-            "checkpoint": run.checkpoint and str(run.checkpoint),
-            "active": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.last_active)),
-            "problems": list(run.problems),
-        }
-        lines.append(dump_json(status))
+        active = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.active))
+        values = {"name": _run_name(folder, run.folder), **vars(run), "active": active}
+        lines.append(dump_json(values, default=str))
     return "\n".join(lines)
 
 

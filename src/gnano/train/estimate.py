@@ -212,24 +212,9 @@ def _weight_copy_bytes(
 def _activation_bytes(
     config: ModelConfig, settings: TrainConfig, tokens: int, element_bytes: int
 ) -> tuple[int, int, int]:
-    """Return the bytes kept for backward, and a block's extra bytes at its start and at its end."""
-    D, F = config.n_embd, config.ffn_hidden
-    block = _block_activation_bytes(
-        config, element_bytes, settings.compile != "no", settings.precision == "fp8"
-    )
-    last_norm = (4 if element_bytes < 4 else 0) * D + 2 * element_bytes * D
-    in_block = block + 3 * element_bytes * F  # and the gradients of the widest
-    if settings.activation_checkpointing:  # the blocks' inputs; one block is recomputed at a time
-        kept = config.n_layer * element_bytes * D + last_norm
-        return tokens * kept, tokens * in_block, tokens * in_block
-    kept = config.n_layer * block + last_norm
-    return tokens * kept, tokens * 3 * element_bytes * F, tokens * in_block
+    """Return the bytes kept for backward, and a block's extra bytes at its start and at its end.
 
-
-def _block_activation_bytes(
-    config: ModelConfig, element_bytes: int, compiled: bool, fp8: bool
-) -> int:
-    """Return the bytes per token that backward needs of one block.
+    Per token, backward needs of one block:
 
                       eager                               compiled
     two norms         x in fp32, normed, × gain           x, × gain
@@ -237,15 +222,23 @@ def _block_activation_bytes(
     feed-forward      gate, silu, up, product             gate, up, product
     """
     D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
-    statistics = 4 * config.n_head + 2 * 4
-    if compiled:
-        kept = element_bytes * (7 * D + 2 * K + 3 * F)
+    if settings.compile != "no":
+        block = element_bytes * (7 * D + 2 * K + 3 * F)
     else:
         norms = 2 * 4 * D + 4 * element_bytes * D  # in fp32 the x is the residual stream
-        kept = norms + element_bytes * (3 * D + 2 * K + 4 * F)
-    # FP8 keeps the inputs of its products in one byte instead of two: out and product. Several
-    # products keep a norm's output once each, and the key and value projections keep it in bf16
-    return kept + statistics - (F if fp8 else 0)
+        block = norms + element_bytes * (3 * D + 2 * K + 4 * F)
+    block += 4 * config.n_head + 2 * 4  # statistics
+    if settings.precision == "fp8":
+        # it keeps the inputs of its products in one byte instead of two: out and product. Several
+        # products keep a norm's output once each, and key and value projections keep it in bf16
+        block -= F
+    last_norm = (4 if element_bytes < 4 else 0) * D + 2 * element_bytes * D
+    in_block = block + 3 * element_bytes * F  # and the gradients of the widest
+    if settings.activation_checkpointing:  # the blocks' inputs; one block is recomputed at a time
+        kept = config.n_layer * element_bytes * D + last_norm
+        return tokens * kept, tokens * in_block, tokens * in_block
+    kept = config.n_layer * block + last_norm
+    return tokens * kept, tokens * 3 * element_bytes * F, tokens * in_block
 
 
 def _head_bytes(

@@ -5,25 +5,26 @@ end. A run that starts from a base evaluates the base first. An interrupted eval
 the checkpoint records it, and it runs before the run resumes, so that the log has the same metrics
 as that of an uninterrupted run.
 
-`HeldoutSet` is the held-out text of a corpus. Its loss in bits per byte is the cost of all held-out
-tokens in bits, divided by the UTF-8 bytes that they encode: a number that does not depend on the
-tokenizer and compares with any compressor. `HeldoutExamples` are the held-out examples of a tuning
-run. Several ranks share the rows and add up their sums.
+The `HeldoutSet` of a tuning run has its held-out examples, `HeldoutText` the held-out text of a
+corpus. The loss of text in bits per byte is the cost of all held-out tokens in bits, divided by the
+UTF-8 bytes that they encode: a number that does not depend on the tokenizer and compares with any
+compressor. Several ranks share the rows and add up their sums.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gnano.config.recipe import Recipe
-from gnano.data.packed_dataset import Batch, TokenizedCorpus, iter_heldout_batches
+from gnano.data.packed_dataset import Batch, HeldoutRow, TokenizedCorpus, iter_heldout_batches
 from gnano.model.fused_cross_entropy import IGNORE_INDEX
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
@@ -41,7 +42,7 @@ TaskEvaluator = Callable[[GPT, DistContext, Callable[[], bool]], dict[str, Any]]
 TaskEvaluatorFactory = Callable[[Recipe, Tokenizer, DistContext], TaskEvaluator]
 
 
-class EvalResult(NamedTuple):
+class HeldoutResult(NamedTuple):
     """The result of an evaluation on held-out data."""
 
     objective: float  # by which checkpoints are compared; lower is better
@@ -54,7 +55,7 @@ class Evaluator:
 
     def __init__(
         self,
-        heldout: "HeldoutSet | HeldoutExamples",
+        heldout: "HeldoutSet[Any]",
         task_evaluator: TaskEvaluator | None,
         train_state: TrainState,
         signals: SignalHandler,
@@ -81,12 +82,13 @@ class Evaluator:
         Where a stop signal interrupts them the result is empty, and `is_pending` is set.
         """
         state, due, should_stop = self.train_state, self.due(step), self.signals.should_stop
-        budget = None if step == self.config.steps else self.config.eval_tokens
+        on_budget = step != self.config.steps
         metrics: dict[str, Any] = {}
         result = None
         try:
-            if "heldout" in due and not self.heldout.is_empty:
-                result = self.heldout.evaluate(state.model, budget, should_stop)
+            if "heldout" in due:
+                result = self.heldout.evaluate(state.model, on_budget, should_stop)
+            if result:
                 metrics["heldout"] = result.metrics
             if self.task_evaluator and "tasks" in due:
                 metrics["tasks"] = self.task_evaluator(state.model, state.world, should_stop)
@@ -95,7 +97,8 @@ class Evaluator:
             return {}
         self.is_pending = False
         # the last evaluation covers everything; it compares only if the earlier ones did too
-        if result and (budget is not None or self.heldout.is_covered_by(self.config.eval_tokens)):
+        counts = self.heldout.rows_on_budget.items()
+        if result and (on_budget or all(len(self.heldout.rows[n]) <= count for n, count in counts)):
             self.latest_loss = step, result.objective
             self.evals_since_best += 1
             if self.best_loss is None or result.objective < self.best_loss:
@@ -113,8 +116,58 @@ class Evaluator:
         }
 
 
-class HeldoutSet:
-    """The held-out text of a corpus, in rows of at most `length` tokens."""
+@dataclass
+class HeldoutSet(Generic[BatchT]):
+    """Held-out rows by source or category."""
+
+    rows: Mapping[str, Sequence[Any]]
+    collate: Callable[[str, Sequence[Any]], BatchT]  # rows of a source to a batch
+    empty_row: Any  # in which no target counts
+    batch_size: int
+    world: DistContext
+    sum_batch: Callable[[GPT, BatchT], Tensor]
+    summarize: Callable[[dict[str, list[float]]], HeldoutResult]
+    rows_on_budget: Mapping[str, int] = field(default_factory=dict)  # of a source; else all
+
+    def missing(self) -> str | None:
+        """Return a message while rows on the budget are still being prepared."""
+        return None
+
+    def refresh(self) -> None:
+        """Add the rows that have been prepared since."""
+
+    def evaluate(
+        self, model: GPT, on_budget: bool = False, should_stop: Callable[[], bool] = lambda: False
+    ) -> HeldoutResult | None:
+        """Return the loss on all rows, or those on the budget; None where nothing is held out.
+
+        Raises StopRequestedError where `should_stop` returns True on any rank.
+        """
+        if not on_budget:
+            self.refresh()
+        sums, size = {}, self.batch_size
+        sum_batch = partial(self.sum_batch, model)
+        with eval_mode(model):
+            for name, all_rows in self.rows.items():
+                rows = all_rows[: self.rows_on_budget.get(name)] if on_budget else all_rows
+                if not rows:
+                    continue
+                starts = range(0, len(rows), size)
+                batches = (self.collate(name, rows[start : start + size]) for start in starts)
+                empty = self.collate(name, [self.empty_row])
+                sums[name] = sum_over_ranks(
+                    sum_batch, batches, len(starts), empty, self.world, should_stop
+                )
+        return self.summarize(sums) if sums else None
+
+
+class HeldoutText(HeldoutSet[Batch]):
+    """The held-out text of a corpus, in rows of at most `length` tokens.
+
+    An evaluation on a budget takes about `budget` tokens: the first rows of each source, by the
+    sources' weights. They are the same for every evaluation, and exist while the rest is still
+    being prepared.
+    """
 
     def __init__(
         self,
@@ -122,128 +175,66 @@ class HeldoutSet:
         weights: dict[str, float],
         length: int,
         batch_size: int,
-        world: DistContext | None = None,
+        budget: int,
+        world: DistContext,
     ) -> None:
-        self.corpus, self.length, self.batch_size = corpus, length, batch_size
-        self.world = world or DistContext(torch.device("cpu"))
+        self.corpus, self.length, self.has_all_rows = corpus, length, False
         shares = corpus.ordered_weights(weights)
-        self.source_shares = [share / sum(shares) for share in shares]
-        self.token_bytes = torch.from_numpy(corpus.tokenizer.token_bytes.astype(np.int64))
-        self._read_rows()
+        token_bytes = torch.from_numpy(corpus.tokenizer.token_bytes.astype(np.int64))
+        super().__init__(
+            rows={},
+            collate=self._collate,
+            empty_row=HeldoutRow(np.zeros(1, np.uint16), 0),
+            batch_size=batch_size,
+            world=world,
+            sum_batch=partial(sum_batch_loss, token_bytes),
+            summarize=bits_per_byte_result,
+            rows_on_budget={
+                name: max(1, round(budget * (share / sum(shares)) / length))
+                for name, share in zip(corpus.source_names, shares, strict=True)
+            },
+        )
+        self.refresh()
 
-    def _read_rows(self) -> None:
-        names = self.corpus.source_names
-        self.rows = [self.corpus.heldout_rows(n, self.length) for n in range(len(names))]
-        self.is_empty = not any(self.rows)
+    def _collate(self, name: str, rows: Sequence[HeldoutRow]) -> Batch:
+        return Batch(*next(iter_heldout_batches(rows, self.length, len(rows))), None)
 
-    def _row_counts(self, tokens: int) -> list[int]:
-        """Return the number of rows of each source's share of a budget of tokens."""
-        return [max(1, round(tokens * share / self.length)) for share in self.source_shares]
-
-    def is_covered_by(self, tokens: int) -> bool:
-        """Return whether an evaluation of this many tokens covers all rows."""
-        counts = self._row_counts(tokens)
-        return all(count >= len(rows) for count, rows in zip(counts, self.rows, strict=True))
-
-    def missing(self, tokens: int) -> str | None:
-        """Return a message while a source in preparation has too few rows for this many tokens."""
-        if self._incomplete_source(tokens) is None:
-            return None
+    def refresh(self) -> None:
+        """Add the rows that have been prepared since."""
+        if self.has_all_rows:
+            return
         self.corpus.refresh()
-        self._read_rows()
-        source = self._incomplete_source(tokens)
-        return source and (
-            f"waiting for `gnano prepare`: held-out text of source {source!r} "
+        self.has_all_rows = self.corpus.manifest.complete
+        names = self.corpus.source_names
+        self.rows = {name: self.corpus.heldout_rows(n, self.length) for n, name in enumerate(names)}
+
+    def missing(self) -> str | None:
+        """Return a message while a source in preparation has too few rows for the budget."""
+        for is_refreshed in (False, True):
+            if is_refreshed:
+                self.refresh()
+            missing = [
+                name
+                for name, rows in self.rows.items()
+                # one row more: the last row is not final while others may follow
+                if len(rows) <= self.rows_on_budget[name]
+                and not self.corpus.manifest.sources[name].complete
+            ]
+            if not missing:
+                return None
+        return (
+            f"waiting for `gnano prepare`: held-out text of source {missing[0]!r} "
             f"in {self.corpus.folder}"
         )
 
-    def _incomplete_source(self, tokens: int) -> str | None:
-        named = zip(self.corpus.source_names, self.rows, self._row_counts(tokens), strict=True)
-        for name, rows, count in named:
-            # one row more: the last row is not final while others may follow
-            if not self.corpus.manifest.sources[name].complete and len(rows) <= count:
-                return name
-        return None
 
-    def evaluate(
-        self, model: GPT, tokens: int | None = None, should_stop: Callable[[], bool] = lambda: False
-    ) -> EvalResult:
-        """Return the loss on all held-out tokens, or on about `tokens`, by the sources' weights.
-
-        A budget takes the first rows of each source, so they are the same for every evaluation
-        and exist while the rest is still being prepared. Raises StopRequestedError where
-        `should_stop` returns True on any rank.
-        """
-        if tokens is None and not self.corpus.manifest.complete:
-            self.corpus.refresh()
-            self._read_rows()
-        counts = [None for _ in self.rows] if tokens is None else self._row_counts(tokens)
-        sum_batch = partial(sum_batch_loss, self.token_bytes, model)
-        padding = torch.zeros(1, self.length, dtype=torch.long)
-        empty = Batch(padding, torch.full_like(padding, IGNORE_INDEX), None)
-        sums = {}
-        with eval_mode(model):
-            named = zip(self.corpus.source_names, self.rows, counts, strict=True)
-            for name, all_rows, count in named:
-                if rows := all_rows[:count]:
-                    pairs = iter_heldout_batches(rows, self.length, self.batch_size)
-                    batches = (Batch(x, y, None) for x, y in pairs)
-                    num_batches = -(-len(rows) // self.batch_size)
-                    sums[name] = sum_over_ranks(
-                        sum_batch, batches, num_batches, empty, self.world, should_stop
-                    )
-        return bits_per_byte_result(sums)
-
-
-class HeldoutExamples:
-    """The held-out examples of each category; every evaluation covers all of them."""
-
-    def __init__(
-        self,
-        rows_by_category: Mapping[str, Any],
-        batch_size: int,
-        world: DistContext,
-        sum_batch: Callable[[GPT, Any], Tensor],
-        summarize: Callable[[dict[str, list[float]]], EvalResult],
-    ) -> None:
-        self.rows_by_category = dict(sorted(rows_by_category.items()))
-        self.batch_size, self.world = batch_size, world
-        self.sum_batch, self.summarize = sum_batch, summarize
-        self.is_empty = not rows_by_category
-
-    def is_covered_by(self, tokens: int) -> bool:
-        """Return True: an evaluation has no budget."""
-        return True
-
-    def missing(self, tokens: int) -> str | None:
-        """Return None: the examples are complete."""
-        return None
-
-    def evaluate(
-        self, model: GPT, tokens: int | None = None, should_stop: Callable[[], bool] = lambda: False
-    ) -> EvalResult:
-        """Return the result; raise StopRequestedError where any rank should stop."""
-        sums = {}
-        sum_batch = partial(self.sum_batch, model)
-        with eval_mode(model):
-            for name, dataset in self.rows_by_category.items():
-                rows, size = dataset.rows, self.batch_size
-                starts = range(0, len(rows), size)
-                batches = (dataset.collate(rows[start : start + size]) for start in starts)
-                empty = dataset.collate([[]])
-                sums[name] = sum_over_ranks(
-                    sum_batch, batches, len(starts), empty, self.world, should_stop
-                )
-        return self.summarize(sums)
-
-
-def bits_per_byte_result(sums: dict[str, list[float]]) -> EvalResult:
+def bits_per_byte_result(sums: dict[str, list[float]]) -> HeldoutResult:
     """Return bits per byte in all and of each source, from nats, bytes, and tokens."""
     nats, num_bytes, _ = (sum(column) for column in zip(*sums.values(), strict=True))
     bits_per_byte = nats / math.log(2) / num_bytes
     sources = {name: round(nats / math.log(2) / size, 5) for name, (nats, size, _) in sums.items()}
     metrics = {"bits_per_byte": round(bits_per_byte, 5), "sources": sources}
-    return EvalResult(bits_per_byte, metrics, sums)
+    return HeldoutResult(bits_per_byte, metrics, sums)
 
 
 def sum_batch_loss(token_bytes: Tensor, model: GPT, batch: Batch) -> Tensor:

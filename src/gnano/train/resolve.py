@@ -12,10 +12,11 @@ from those that its user allows to change (`--allow`), which are then recorded:
 
 import difflib
 import json
-import time
+import timeit
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from functools import partial
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,8 @@ def resolve_recipe(
     `allowed` names keys and tables of the recipe that may differ from the run's. Raises ValueError
     where recipe, data and the run so far do not fit together.
     """
+    if task.base_config is not None:
+        recipe = replace(recipe, model=replace(task.base_config, dropout=recipe.model.dropout))
     recipe = task.resolve(recipe)
     recipe.train.accumulation_steps(recipe.model.block_size, world.world_size)
     path, device = run / RECIPE_FILE, world.device
@@ -88,14 +91,12 @@ def resolve_recipe(
             facts |= {"base": str(task.base.folder), "base_sha256": task.base.sha256}
         write_run_metadata(recipe, facts, path)
     elif changes:
-        records = list(saved.facts.get("changes", ()))
+        step, records = _count_saved_steps(run), [*saved.facts.get("changes", ())]
         for change in changes:
-            entries: dict[str, Any] = {"step": _count_saved_steps(run), "key": change.key}
-            entries |= {"from": change.before, "to": change.after}
-            # TOML has no null
-            records.append({key: value for key, value in entries.items() if value is not None})
-        facts = {**saved.facts, "changes": records}
-        write_run_metadata(recipe, facts, path)
+            values = {"from": change.before, "to": change.after}
+            values = {name: value for name, value in values.items() if value is not None}
+            records.append({"step": step, "key": change.key, **values})  # TOML has no null
+        write_run_metadata(recipe, {**saved.facts, "changes": records}, path)
     if world.world_size > 1 and recipe.train.parallel == "auto":
         memory = None
         if device.type == "cuda":
@@ -120,14 +121,8 @@ def _replace_auto_values(recipe: Recipe, saved: RunMetadata | None, device: torc
         compiled = "yes" if pays and compile_unsupported_reason(device) is None else "no"
     # the last bits of a sum depend on the number of threads
     threads = config.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
-    changed = replace(
-        config,
-        device=resolve_device(config.device),
-        precision=precision,
-        compile=compiled,
-        threads=threads,
-    )
-    return replace(recipe, train=changed)
+    values = {"precision": precision, "compile": compiled, "threads": threads}
+    return replace(recipe, train=replace(config, device=resolve_device(config.device), **values))
 
 
 def choose_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
@@ -141,17 +136,11 @@ def choose_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
         return "fp32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    fastest = {}  # seconds of a matrix product; all of them take about 50 ms
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(768, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            a @ b
-            times.append(time.perf_counter() - start)
-        fastest[dtype] = min(times)
-    is_faster = fastest[torch.float32] >= MIN_BF16_SPEEDUP * fastest[torch.bfloat16]
-    return "bf16" if is_faster else "fp32"
+    a = torch.ones(768, 768)
+    fp32, bf16 = (  # seconds of a matrix product; all of them take about 50 ms
+        min(timeit.repeat(partial(torch.matmul, x, x), number=1)) for x in (a, a.bfloat16())
+    )
+    return "bf16" if fp32 >= MIN_BF16_SPEEDUP * bf16 else "fp32"
 
 
 @dataclass(frozen=True)
@@ -179,9 +168,7 @@ class RecipeChange:
             for value in (self.before, self.after)
         ]
         if max(map(len, texts)) > MAX_VALUE_CHARS:
-            same = sum(
-                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
-            )
+            same = len(commonprefix(texts))  # noqa: RUF071  they are no paths
             start = max(same - MAX_VALUE_CHARS // 3, 0)
             end = start + MAX_VALUE_CHARS
             texts = [
@@ -198,8 +185,7 @@ def _check_changes(
     allowed: Sequence[str],
 ) -> list[RecipeChange]:
     """Return how the recipe differs from the run's; raise ValueError where that is not allowed."""
-    new = {**flatten_recipe(recipe), DATA_KEY: task.fingerprint}
-    old = new
+    new = old = {**flatten_recipe(recipe), DATA_KEY: task.fingerprint}
     if saved:
         old = {**flatten_recipe(saved.recipe), DATA_KEY: saved.data_fingerprint}
     keys = sorted({*new, *old})

@@ -123,21 +123,19 @@ def _acquire_run_lock(run: Path) -> int:
     run.mkdir(parents=True, exist_ok=True)
     # not inherited by child processes, which may outlive this process
     file = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    for attempt in range(1, LOCK_ATTEMPTS + 1):
-        try:
+    for _ in range(LOCK_ATTEMPTS):
+        with suppress(BlockingIOError):
             try_lock(file, fcntl.LOCK_EX)
             break
-        except BlockingIOError:
-            if attempt < LOCK_ATTEMPTS:
-                time.sleep(0.1)
-                continue
-            owner = _read_lock_owner(file)
-            os.close(file)
-            raise ValueError(
-                f"{run} is being trained by process {owner.get('pid', '?')} on "
-                f"{owner.get('host', '?')} since {owner.get('since', '?')}. Stop it first, or "
-                f"choose another folder (--out)."
-            ) from None
+        time.sleep(0.1)
+    else:
+        owner = _read_lock_owner(file)
+        os.close(file)
+        raise ValueError(
+            f"{run} is being trained by process {owner.get('pid', '?')} on "
+            f"{owner.get('host', '?')} since {owner.get('since', '?')}. Stop it first, or "
+            f"choose another folder (--out)."
+        )
     since = time.strftime(TIME_FORMAT, time.gmtime())
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     os.ftruncate(file, 0)

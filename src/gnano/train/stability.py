@@ -16,14 +16,10 @@ which a few outliers in the window do not widen:
 It is computed on the device, so that no step waits for it.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from gnano.config.train_config import StabilityConfig
+from gnano.config.train_config import TrainConfig
 from gnano.utils.platform_support import accumulation_dtype
 
 MAD_TO_STD = 1.4826  # from median deviation to standard deviation, of a normal distribution
@@ -64,73 +60,39 @@ def _row_median(rows: Tensor) -> Tensor:
     return ordered[:, rows.shape[1] // 2, None] + 0 * ordered[:, -1:]
 
 
-class StabilityMonitor:
-    """Counts skipped steps and decides on rollbacks; `state` is that of a checkpoint."""
+def describe_last_skips(count: int, step: int, config: TrainConfig) -> str:
+    """Return a message about the `count` steps skipped at the end of the run.
 
-    def __init__(
-        self,
-        config: StabilityConfig,
-        peak_lr: float,
-        state: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
-        self.config, self.peak_lr = config, peak_lr
-        self.consecutive_skips: int = state.get("consecutive_skips", 0)
-        # [first step, number of steps] of data
-        self.skipped_ranges: list[list[int]] = state.get("skipped_ranges", [])
+    Raises ValueError where every step of the run was skipped.
+    """
+    spiked = ", or spiked" if config.stability.spike_threshold else ""
+    why = f"their loss or its gradient was infinite or NaN{spiked}"
+    advice = f"lower train.schedule.peak (now {config.schedule.peak:g}) or check the data"
+    if count >= step:
+        raise ValueError(
+            f"All {step:,} steps were skipped, so the model did not learn: {why}; {advice}, "
+            f"and start again in another folder (--out)."
+        )
+    return f"The last {count:,} steps were skipped: {why}; {advice}."
 
-    def observe(self, row: dict[str, Any]) -> None:
-        """Count a step if it was skipped; `row` holds its metrics."""
-        self.consecutive_skips = self.consecutive_skips + 1 if row["skipped"] else 0
 
-    @property
-    def needs_rollback(self) -> bool:
-        """Return whether too many steps in a row were skipped."""
-        return self.consecutive_skips >= self.config.rollback_after
+def check_rollback(
+    first: int, count: int, rollbacks: int, was_restored: bool, config: TrainConfig
+) -> None:
+    """Raise ValueError where no checkpoint was restored, or after too many rollbacks.
 
-    def final_message(self, step: int) -> str:
-        """Return a message about the steps skipped at the end of the run.
-
-        Raises ValueError where every step of the run was skipped.
-        """
-        spiked = ", or spiked" if self.config.spike_threshold else ""
-        why = f"their loss or its gradient was infinite or NaN{spiked}"
-        advice = f"lower train.schedule.peak (now {self.peak_lr:g}) or check the data"
-        if self.consecutive_skips >= step:
-            raise ValueError(
-                f"All {step:,} steps were skipped, so the model did not learn: {why}; {advice}, "
-                f"and start again in another folder (--out)."
-            )
-        return f"The last {self.consecutive_skips:,} steps were skipped: {why}; {advice}."
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state for a checkpoint."""
-        return {
-            "consecutive_skips": self.consecutive_skips,
-            "skipped_ranges": [list(skipped) for skipped in self.skipped_ranges],
-        }
-
-    def data_index(self, step: int) -> int:
-        """Return the step (from 0) whose samples this step takes: later ones, after skips."""
-        return step + sum(steps for first, steps in self.skipped_ranges if step >= first)
-
-    def skip_data(self, step: int, was_restored: bool) -> None:
-        """Skip the data of the skipped steps, which end before `step`, from now on.
-
-        Raises ValueError where no checkpoint was restored, or after too many rollbacks.
-        """
-        first, count = step - self.consecutive_skips, self.consecutive_skips
-        rollbacks = len(self.skipped_ranges)
-        if not was_restored or rollbacks >= self.config.max_rollbacks:
-            spiked = " or spiked" if self.config.spike_threshold else ""
-            why = (
-                f"after {rollbacks} rollbacks (train.stability.max_rollbacks)"
-                if was_restored
-                else "and no good checkpoint precedes them"
-            )
-            raise ValueError(
-                f"The loss or its gradient became infinite or NaN{spiked} in step {first + 1:,} "
-                f"and stayed so for {count} steps, all of them skipped, {why}. Lower "
-                f"train.schedule.peak (now {self.peak_lr:g}) or check the data."
-            )
-        self.skipped_ranges.append([first, count])
-        self.consecutive_skips = 0
+    `first` (from 0) is the first of the `count` steps that were skipped.
+    """
+    if was_restored and rollbacks < config.stability.max_rollbacks:
+        return
+    spiked = " or spiked" if config.stability.spike_threshold else ""
+    why = (
+        f"after {rollbacks} rollbacks (train.stability.max_rollbacks)"
+        if was_restored
+        else "and no good checkpoint precedes them"
+    )
+    raise ValueError(
+        f"The loss or its gradient became infinite or NaN{spiked} in step {first + 1:,} "
+        f"and stayed so for {count} steps, all of them skipped, {why}. Lower "
+        f"train.schedule.peak (now {config.schedule.peak:g}) or check the data."
+    )

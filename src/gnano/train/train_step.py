@@ -15,6 +15,7 @@ while it computes the next step.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ import torch
 from torch import Tensor
 
 from gnano.checkpoint.async_writer import AsyncCheckpointWriter
-from gnano.checkpoint.format import LORA_PREFIX, Snapshot, latest_valid_checkpoint
-from gnano.checkpoint.run_checkpoints import list_checkpoints
+from gnano.checkpoint.format import LORA_PREFIX, Snapshot, read_checkpoint
+from gnano.checkpoint.run_checkpoints import list_checkpoints, read_latest_valid
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
 from gnano.data.sampler import rank_sample_range
@@ -51,15 +52,15 @@ COMPUTE_DTYPES = {
 STEP_METRICS = ("loss", "grad_norm", "skipped", "stop")  # of a step, in this order
 SKIPPED_NOT_FINITE, SKIPPED_SPIKE = 1, 2  # why a step was skipped
 # prefixes of saved tensors that do not belong to the optimizer
-EXTRA_STATE_PREFIXES = ("loss_scale", "spikes", "lora")
+EXTRA_PREFIXES = ("loss_scale", "spikes", "lora")
 
 
 class PrefetchLoader:
-    """Loads this rank's micro-batches of a step; `data_index` maps the step to that of its data.
+    """Loads this rank's micro-batches of a step.
 
     On a GPU the batches of the next step are assembled and copied, through pinned memory and on a
     separate stream, while the current step is computed. A batch depends on its step alone, so that
-    needs no worker processes.
+    needs no worker processes. `skipped_ranges` of data have a first step and a number of steps.
     """
 
     def __init__(
@@ -67,35 +68,34 @@ class PrefetchLoader:
         dataset: TrainingDataset,
         world: DistContext,
         config: TrainConfig,
-        data_index: Callable[[int], int] = lambda step: step,
+        skipped_ranges: Sequence[list[int]] = (),
     ) -> None:
-        self.dataset, self.world, self.data_index = dataset, world, data_index
+        self.dataset, self.world, self.skipped_ranges = dataset, world, [*skipped_ranges]
         self.samples_per_step = config.tokens_per_step // dataset.block_size  # over all ranks
         self.micro_batch_size = config.micro_batch_size
         self.accumulation_steps = config.accumulation_steps(dataset.block_size, world.world_size)
         self.copy_stream = torch.Stream(world.device) if world.device.type == "cuda" else None
-        self.prefetched: tuple[int, list[AnyBatch]] = (-1, [])  # with the data index
+        self.prefetched: tuple[range, list[AnyBatch]] = (range(0), [])  # of these samples
 
     def sample_range(self, step: int) -> range:
-        """Return the samples of all ranks in this step."""
-        index = self.data_index(step)
-        return range(index * self.samples_per_step, (index + 1) * self.samples_per_step)
-
-    def missing(self, step: int) -> str | None:
-        """Return a message while the data of this step is still being prepared."""
-        return self.dataset.missing(self.sample_range(step))
+        """Return the samples of all ranks in this step (from 0): later ones, after skips."""
+        skipped = sum(steps for first, steps in self.skipped_ranges if step >= first)
+        start = (step + skipped) * self.samples_per_step
+        return range(start, start + self.samples_per_step)
 
     def prefetch(self, step: int) -> None:
         """Start loading a step's micro-batches; do nothing if they are not prepared yet."""
-        if self.missing(step) is None:
-            self.prefetched = self.data_index(step), self._load_micro_batches(step)
+        samples = self.sample_range(step)
+        if self.dataset.missing(samples) is None:
+            self.prefetched = samples, self._load_micro_batches(samples)
 
     def next_micro_batches(self, step: int) -> list[AnyBatch]:
         """Return this rank's micro-batches of a step; their data must be prepared."""
-        index, batches = self.prefetched
-        if index != self.data_index(step):
-            batches = self._load_micro_batches(step)
-        self.prefetched = -1, []
+        samples = self.sample_range(step)
+        prefetched, batches = self.prefetched
+        if prefetched != samples:
+            batches = self._load_micro_batches(samples)
+        self.prefetched = range(0), []
         if self.copy_stream is not None:
             current = torch.accelerator.current_stream(self.world.device)
             current.wait_stream(self.copy_stream)
@@ -103,20 +103,20 @@ class PrefetchLoader:
                 tensor.record_stream(current)  # its memory stays in use until the step has read it
         return batches
 
-    def _load_micro_batches(self, step: int) -> list[AnyBatch]:
+    def _load_micro_batches(self, samples: range) -> list[AnyBatch]:
         on_stream = self.copy_stream is not None
         to_device = methodcaller("to", self.world.device, non_blocking=on_stream)
         batches: list[AnyBatch] = []
         for index in range(self.accumulation_steps):
-            samples = rank_sample_range(
-                self.data_index(step),
+            mine = rank_sample_range(
+                samples.start // self.samples_per_step,
                 index,
                 self.world.rank,
                 samples_per_step=self.samples_per_step,
                 micro_batch=self.micro_batch_size,
                 world_size=self.world.world_size,
             )
-            batch = self.dataset.read_batch(samples)
+            batch = self.dataset.read_batch(mine)
             if on_stream:
                 batch = batch.map_tensors(Tensor.pin_memory)
             with self.copy_stream or nullcontext():
@@ -170,13 +170,20 @@ class TrainState:
             if stability.spike_threshold
             else None
         )
+        # all of the training state that the optimizer does not have; updated in place
+        self.extra_tensors: dict[str, Tensor] = {}
+        for part in (self.loss_scale, self.spike_detector):
+            self.extra_tensors |= part.state_dict() if part else {}
+        if config.lora.rank:
+            for name, parameter in self.optimizer.parameters.items():
+                self.extra_tensors[f"{LORA_PREFIX}{name}"] = parameter.detach()
         self.last_lr = 0.0  # of the last step
         self.completed_steps = 0
         self.loaded_state: dict[str, Any] = {}  # of the checkpoint that was restored
         self.checkpoint: Path | None = None
         self.restore()
-        parts = (self.parallel_model.parameters, self.optimizer.state, self._extra_tensors())
-        tensors = [tensor for part in parts for tensor in part.values()]
+        states = (self.parallel_model.parameters, self.optimizer.state, self.extra_tensors)
+        tensors = [tensor for state in states for tensor in state.values()]
         # of a checkpoint, apart from its small files
         self.checkpoint_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -256,7 +263,7 @@ class TrainState:
         weights = gather_full(self.parallel_model.parameters, self.world)
         if self.recipe.train.lora.rank and writer:
             weights = merge_lora(weights, self.recipe.train.lora)
-        training = gather_full({**self.optimizer.state, **self._extra_tensors()}, self.world)
+        training = gather_full({**self.optimizer.state, **self.extra_tensors}, self.world)
         if writer:
             writer.start(Snapshot(step, weights, training, state))
 
@@ -266,9 +273,8 @@ class TrainState:
         training: dict[str, Tensor] = {}
 
         def read() -> tuple[Path, int, dict[str, Any]] | None:
-            found = latest_valid_checkpoint(
-                self.run, self.recipe.model, self.on_damaged, is_acceptable
-            )
+            read_folder = partial(read_checkpoint, model_config=self.recipe.model)
+            found = read_latest_valid(self.run, read_folder, self.on_damaged, is_acceptable)
             if found is None:
                 return None
             folder, snapshot = found
@@ -280,36 +286,19 @@ class TrainState:
         if loaded is None:
             return False
         self.checkpoint, self.completed_steps, self.loaded_state = loaded
-        # with LoRA, the weights come from the base; the adapter is restored below
-        if not self.recipe.train.lora.rank:
-            parameters = dict(self.parallel_model.parameters)
-            for name, part in shard_like(weights, parameters, self.world).items():
-                to_local(parameters[name].detach()).copy_(to_local(part))
-        self.parallel_model.reshard()
-        extra = self._extra_tensors()
         if self.world.is_main:
+            saved = {n: t for n, t in training.items() if n.split("/")[0] not in EXTRA_PREFIXES}
+            self.optimizer.check_state_dict(saved)
             # a setting that was switched on, or enlarged, since the checkpoint starts fresh
-            for name, tensor in extra.items():
+            for name, tensor in self.extra_tensors.items():
                 if name not in training or training[name].shape != tensor.shape:
                     training[name] = tensor
-            moments = {
-                name: tensor
-                for name, tensor in training.items()
-                if name.split("/")[0] not in EXTRA_STATE_PREFIXES
-            }
-            self.optimizer.check_state_dict(moments)
-        parts = shard_like(training, {**self.optimizer.state, **extra}, self.world)
-        for name, tensor in extra.items():
-            to_local(tensor).copy_(to_local(parts.pop(name)))
-        self.optimizer.load_state_dict(parts)
+        pairs = [(training, {**self.optimizer.state, **self.extra_tensors})]
+        # with LoRA, the weights come from the base, and the adapter is an extra tensor
+        if not self.recipe.train.lora.rank:
+            pairs.append((weights, dict(self.parallel_model.parameters)))
+        for full, targets in pairs:
+            for name, part in shard_like(full, targets, self.world).items():
+                to_local(targets[name].detach()).copy_(to_local(part))
+        self.parallel_model.reshard()
         return True
-
-    def _extra_tensors(self) -> dict[str, Tensor]:
-        """Return the state of the loss scale and the spike detector, and the adapter."""
-        tensors: dict[str, Tensor] = {}
-        for part in (self.loss_scale, self.spike_detector):
-            tensors |= part.state_dict() if part else {}
-        if self.recipe.train.lora.rank:
-            for name, parameter in self.optimizer.parameters.items():
-                tensors[f"{LORA_PREFIX}{name}"] = parameter.detach()
-        return tensors

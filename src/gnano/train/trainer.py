@@ -29,11 +29,11 @@ from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext, pause_gc
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.lineage import find_base
-from gnano.train.logging.metrics_logger import AsyncMetricReader, MetricsCallback, MetricsLogger
+from gnano.train.logging.metrics_logger import MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
 from gnano.train.resolve import resolve_recipe
 from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
-from gnano.train.stability import StabilityMonitor
+from gnano.train.stability import check_rollback, describe_last_skips
 from gnano.train.train_step import PrefetchLoader, TrainState
 from gnano.train.training_task import Notify, PretrainingTask, TrainingTask
 from gnano.train.tuning_task import DPOTask, SFTTask
@@ -107,7 +107,7 @@ def build_task(recipe: Recipe, run: Path, world: DistContext, notify: Notify) ->
     path = recipe.train.init_from
     base = world.run_on_main(partial(find_base, path, run)) if path else None
     if isinstance(recipe.data, DataConfig):
-        return PretrainingTask(recipe.pretraining_data, recipe.model.block_size, base)
+        return PretrainingTask(recipe.data, base)
     task = DPOTask if recipe.data.kind == "preferences" else SFTTask
     return task(recipe, base, run, world, notify)
 
@@ -138,40 +138,26 @@ class Trainer:
             recipe.model, task.tokenizer, task.chat_template, base_folder, config.lora
         )
         self.checkpoint_writer = AsyncCheckpointWriter(run, config, assets, event_log.log, notify)
-        if config.eval_tasks and build_task_evaluator is None:
-            raise ValueError("train.eval_tasks needs train(…, build_task_evaluator=…).")
         with signals.exit_immediately(True, notify):
-            task.prepare(recipe, run, world, notify)
+            self.start_messages = task.load(recipe, run, world, notify)
             task_evaluator = None
-            if build_task_evaluator and config.eval_tasks:
+            if config.eval_tasks:
+                if build_task_evaluator is None:
+                    raise ValueError("train.eval_tasks needs train(…, build_task_evaluator=…).")
                 task_evaluator = build_task_evaluator(recipe, task.tokenizer, world)
-        self.train_state = TrainState(
-            recipe, run, world, self.checkpoint_writer.report_damaged, base
-        )
-        loaded = self.train_state.loaded_state
+        on_damaged = self.checkpoint_writer.report_damaged
+        self.train_state = TrainState(recipe, run, world, on_damaged, base)
         self.checkpoint = self.train_state.checkpoint  # the newest, once `fit` has returned
         self.step = self.start_step = self.train_state.completed_steps
         # the step whose checkpoint is written or being written
         self.saved_step = self.step if self.checkpoint else None
-        self.stability = StabilityMonitor(
-            config.stability, config.schedule.peak, loaded.get("stability", {})
-        )
-        self.data_loader = PrefetchLoader(task.dataset, world, config, self.stability.data_index)
+        skipped = self.train_state.loaded_state.get("stability", {}).get("skipped_ranges", [])
+        self.data_loader = PrefetchLoader(task.dataset, world, config, skipped)
         # data that is complete from the start needs no agreement between the ranks
         self.is_growing = bool(world.all_reduce_max(task.is_growing)[0])
-        heldout = task.build_heldout(recipe, world)
-        self.evaluator = Evaluator(heldout, task_evaluator, self.train_state, signals)
-        self.metrics_reader = AsyncMetricReader(
-            config, world.device, self.step, loaded.get("seconds", 0.0)
-        )
-        self.start_messages = task.describe()
+        self.evaluator = Evaluator(task.heldout, task_evaluator, self.train_state, signals)
         if layers := self.train_state.fp8_layers:
             self.start_messages.append(f"FP8: {len(layers)} matrices of the blocks; the rest bf16")
-
-    @property
-    def is_finished(self) -> bool:
-        """Return whether nothing is left to train or to evaluate."""
-        return self.checkpoint is not None and self._has_all_steps and not self.evaluator.is_pending
 
     @property
     def _has_all_steps(self) -> bool:
@@ -181,15 +167,11 @@ class Trainer:
 
     def fit(self) -> RunResult:
         """Train until the last step or a stop signal, and write the final checkpoint."""
-        config, world, stopped_by = self.config, self.world, None
-        was_finished = self.is_finished
-        if not was_finished:
-            check_disk_space = self.checkpoint_writer.check_disk_space
-            world.run_on_main(partial(check_disk_space, self.train_state.checkpoint_bytes))
-            self._run_steps()
-        if not self.is_finished:
-            stopped_by = self.signals.received_signal or signal.SIGTERM  # of another rank
-        if not was_finished:
+        stopped_by = None
+        if self.checkpoint is None or self.evaluator.is_pending or not self._has_all_steps:
+            self._run()
+            if self.evaluator.is_pending or not self._has_all_steps:
+                stopped_by = self.signals.received_signal or signal.SIGTERM  # of another rank
             ended_by = {"signal": stopped_by.name} if stopped_by else {}
             self.event_log.log("stopped" if stopped_by else "finished", step=self.step, **ended_by)
         assert self.checkpoint is not None
@@ -197,29 +179,30 @@ class Trainer:
             run=self.run,
             checkpoint=self.checkpoint,
             step=self.step,
-            total_steps=config.steps,
+            total_steps=self.config.steps,
             start_step=self.start_step,
             stopped_by=stopped_by,
-            is_main=world.is_main,
+            is_main=self.world.is_main,
         )
 
-    def _run_steps(self) -> None:
-        config, world = self.config, self.world
-        evaluator, reader = self.evaluator, self.metrics_reader
+    def _run(self) -> None:
+        config, world, writer = self.config, self.world, self.checkpoint_writer
+        evaluator, loaded = self.evaluator, self.train_state.loaded_state
+        world.run_on_main(partial(writer.check_disk_space, self.train_state.checkpoint_bytes))
         profiler = None
         if config.profile_start:
-            profiler = StepProfiler(
-                self.run, config.profile_start, config.profile_steps, world.rank, self.notify
-            )
-        logger = MetricsLogger(self.recipe, self.run, world, self.on_metrics, self.notify)
+            profiler = StepProfiler(self.run, config, world.rank, self.notify)
+        self.logger = MetricsLogger(
+            self.recipe, self.run, world, self.on_metrics, self.notify, self.step, loaded
+        )
         self.event_log.log("started", step=self.step, steps=config.steps, ranks=world.world_size)
         with (
-            self.checkpoint_writer.end_write_on_error(),
-            closing(logger),
+            writer.end_write_on_error(),
+            closing(self.logger),
             pause_gc(),
             closing(profiler) if profiler else nullcontext(),
         ):
-            self._wait_for_data(partial(evaluator.heldout.missing, config.eval_tokens))
+            self._wait_for_data(evaluator.heldout.missing)
             for text in self.start_messages:
                 self.notify(text)
             # the evaluation that was interrupted, or that of the base
@@ -227,55 +210,59 @@ class Trainer:
                 results = evaluator.evaluate(self.step)
                 if not evaluator.is_pending:
                     final = {"final": True} if self.step == config.steps else {}
-                    logger.log_update(self.step, **final, **results)
+                    self.logger.log_update(self.step, **final, **results)
                     # the existing checkpoint still lists this evaluation as pending, so save again
                     self.saved_step = None
-            is_compiling = config.compile == "yes"  # in the first step
-            reader.step_start_time = time.perf_counter()
-            while not (self._has_all_steps or reader.stop_requested or evaluator.is_pending):
-                world.set_phase(f"reading the data of step {self.step + 1:,}")
-                if not self._wait_for_data(partial(self.data_loader.missing, self.step)):
-                    break
-                batches = self.data_loader.next_micro_batches(self.step)
-                world.set_phase(f"step {self.step + 1:,}")
-                if profiler:
-                    profiler.step(self.step + 1)
-                try:
-                    with self.signals.exit_immediately(is_compiling, self.notify):
-                        metrics = self.train_state.train_step(
-                            batches, self.step, self.signals.should_stop
-                        )
-                except StopRequestedError:
-                    break
-                reader.push(metrics, self.train_state.last_lr)
-                self.step, is_compiling = self.step + 1, False
-                is_last = self.step == config.steps
-                if not is_last:
-                    self.data_loader.prefetch(self.step)  # while the device computes
-
-                is_eval = bool(evaluator.due(self.step))
-                is_save = not is_last and self.step % config.save_every == 0
-                self._log_steps(logger, drain=is_eval or is_save)
-                self.checkpoint_writer.poll()
-                if self.stability.needs_rollback:
-                    self._roll_back(reader.step)
-                elif is_save:
-                    self._save()
-                if is_eval or is_save:
-                    gc.collect()
-                    reader.step_start_time = time.perf_counter()  # of the next step alone
-            for row in reader.read_rows(drain=True):
-                self.stability.observe(row)
-                logger.log(row)
-            if self._has_all_steps and self.stability.consecutive_skips:
-                self.notify(self.stability.final_message(self.step))
+            self._take_steps(profiler)
+            for row in self.logger.read_rows(drain=True):
+                self.logger.log(row)
+            if self._has_all_steps and (skips := self.logger.consecutive_skips):
+                self.notify(describe_last_skips(skips, self.step, config))
             if self.saved_step != self.step:
                 self._save()
             world.set_phase("waiting until the checkpoint is written", math.inf)
-            world.run_on_main(partial(self.checkpoint_writer.wait_until_saved, self.signals))
+            world.run_on_main(partial(writer.wait_until_saved, self.signals))
             self.checkpoint = self.run / CHECKPOINTS_DIR / f"step-{self.step:08}"
-        if logger.gpu_name:
-            logger.report_peak_memory()
+        if world.device.type == "cuda":
+            self.logger.report_peak_memory()
+
+    def _take_steps(self, profiler: StepProfiler | None) -> None:
+        """Train until all steps are done, a stop is requested or an evaluation is interrupted."""
+        config, world, loader = self.config, self.world, self.data_loader
+        evaluator, logger, signals = self.evaluator, self.logger, self.signals
+        is_compiling = config.compile == "yes"  # in the first step
+        logger.step_start_time = time.perf_counter()
+        while not (self._has_all_steps or logger.stop_requested or evaluator.is_pending):
+            world.set_phase(f"reading the data of step {self.step + 1:,}")
+            samples = loader.sample_range(self.step)
+            if not self._wait_for_data(partial(loader.dataset.missing, samples)):
+                break
+            batches = loader.next_micro_batches(self.step)
+            world.set_phase(f"step {self.step + 1:,}")
+            if profiler:
+                profiler.step(self.step + 1)
+            try:
+                with signals.exit_immediately(is_compiling, self.notify):
+                    metrics = self.train_state.train_step(batches, self.step, signals.should_stop)
+            except StopRequestedError:
+                break
+            logger.push(metrics, self.train_state.last_lr)
+            self.step, is_compiling = self.step + 1, False
+            is_last = self.step == config.steps
+            if not is_last:
+                loader.prefetch(self.step)  # while the device computes
+
+            is_eval = bool(evaluator.due(self.step))
+            is_save = not is_last and self.step % config.save_every == 0
+            must_roll_back = self._log_steps(drain=is_eval or is_save)
+            self.checkpoint_writer.poll()
+            if must_roll_back:
+                self._roll_back(logger.step)
+            elif is_save:
+                self._save()
+            if is_eval or is_save:
+                gc.collect()
+                logger.step_start_time = time.perf_counter()  # of the next step alone
 
     def _wait_for_data(self, find_missing: Callable[[], str | None]) -> bool:
         """Wait until no rank misses data; return False if the run should stop instead.
@@ -286,36 +273,42 @@ class Trainer:
             return self.world.world_size > 1 or not self.signals.should_stop()
         self.world.set_phase("waiting for data that is being prepared", math.inf)  # maybe for days
         while True:
-            missing = find_missing()
-            any_missing, any_stop = self.world.all_reduce_max(
-                missing is not None, self.signals.should_stop()
-            )
+            missing, stop = find_missing(), self.signals.should_stop()
+            any_missing, any_stop = self.world.all_reduce_max(missing is not None, stop)
             if any_stop or not any_missing:
                 return not any_stop
             self.notify(missing or "waiting for another rank's data", waiting=True)
             time.sleep(POLL_INTERVAL)
 
-    def _log_steps(self, logger: MetricsLogger, drain: bool) -> None:
-        """Log the steps whose metrics have arrived, with the evaluation that is due now."""
-        for row in self.metrics_reader.read_rows(drain):
-            self.stability.observe(row)
+    def _log_steps(self, drain: bool) -> bool:
+        """Log the steps whose metrics have arrived, with the evaluation that is due now.
+
+        Returns whether to roll back, because too many steps in a row were skipped.
+        """
+        logger, limit = self.logger, self.config.stability.rollback_after
+        for row in logger.read_rows(drain):
+            must_roll_back = logger.consecutive_skips >= limit
             is_due = row["step"] == self.step and self.evaluator.due(self.step)
-            if is_due and not self.stability.needs_rollback:
+            if is_due and not must_roll_back:
                 row |= self.evaluator.evaluate(self.step)
                 if self.evaluator.is_pending:
                     row.pop("final", None)
                 elif self._has_all_steps:  # also where the run stops early
                     row["final"] = True
             logger.log(row)
-            if self.stability.needs_rollback:
+            if must_roll_back:
                 break
+        return logger.consecutive_skips >= limit
 
     def _save(self) -> None:
         """Start writing the checkpoint of this step; rank 0 writes it."""
         self.world.set_phase("saving")
         state = {
-            "seconds": round(time.monotonic() - self.metrics_reader.start_time, 3),
-            "stability": self.stability.state_dict(),
+            "seconds": round(time.monotonic() - self.logger.start_time, 3),
+            "stability": {
+                "consecutive_skips": self.logger.consecutive_skips,
+                "skipped_ranges": [*self.data_loader.skipped_ranges],
+            },
             **self.evaluator.state_dict(self.step),
         }
         writer = self.checkpoint_writer if self.world.is_main else None
@@ -328,14 +321,16 @@ class Trainer:
         Raises ValueError where there is no good checkpoint to restore, or after too many rollbacks.
         """
         self.world.set_phase("restoring the last good checkpoint")
-        state, first = self.train_state, step - self.stability.consecutive_skips
-        start = self.data_loader.sample_range(first).start
-        last = self.data_loader.sample_range(step - 1).stop - 1
+        state, loader = self.train_state, self.data_loader
+        count = self.logger.consecutive_skips
+        first, rollbacks = step - count, len(loader.skipped_ranges)
+        start, last = loader.sample_range(first).start, loader.sample_range(step - 1).stop - 1
         self.checkpoint_writer.wait_until_idle()
         was_restored = state.restore(
             lambda saved: not saved.get("stability", {}).get("consecutive_skips")
         )
-        self.stability.skip_data(step, was_restored)
+        check_rollback(first, count, rollbacks, was_restored, self.config)
+        loader.skipped_ranges.append([first, count])
         self.step = state.completed_steps
         # the data after this step has changed, so its checkpoint must be rewritten
         self.saved_step = None
@@ -344,4 +339,4 @@ class Trainer:
             f"Steps {first + 1:,} to {step:,} were all skipped: restored step {self.step:,}; their "
             f"samples {start:,} to {last:,} will be skipped (to inspect them: gnano data show)."
         )
-        self.metrics_reader.rewind(self.step)
+        self.logger.rewind(self.step)

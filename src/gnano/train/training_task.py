@@ -9,10 +9,8 @@ Pretraining reads the shards of `gnano prepare`, which may still be running. The
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gnano.config.data_config import DataConfig
 from gnano.config.model_config import ModelConfig
@@ -24,7 +22,7 @@ from gnano.data.sft.sft_dataset import TrainingDataset
 from gnano.model.hf_io import load_config
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
-from gnano.train.evaluator import HeldoutExamples, HeldoutSet
+from gnano.train.evaluator import HeldoutSet, HeldoutText
 from gnano.train.lineage import BaseCheckpoint
 
 
@@ -45,38 +43,27 @@ class TrainingTask(ABC):
     base: BaseCheckpoint | None  # None: the run starts with random weights
     base_config: ModelConfig | None
     is_growing: bool = False  # whether `gnano prepare` is still adding data
+    # both exist after `load`
     dataset: TrainingDataset
+    heldout: HeldoutSet[Any]
 
+    @abstractmethod
     def resolve(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the values that follow from base and data.
+        """Return a recipe of the base's shape with the values that follow from the data.
 
         Raises ValueError where it does not fit the data.
         """
-        if self.base_config is None:
-            return recipe
-        return replace(recipe, model=replace(self.base_config, dropout=recipe.model.dropout))
 
     @abstractmethod
-    def describe(self) -> list[str]:
-        """Return the messages to show before the first step."""
-
-    def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:
-        """Compute what the first step needs; by default nothing."""
-        return
-
-    @abstractmethod
-    def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutSet | HeldoutExamples:
-        """Return the held-out data, ready to be evaluated."""
+    def load(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> list[str]:
+        """Load what the first step needs; return the messages to show before it."""
 
 
 class PretrainingTask(TrainingTask):
     """Trains on a corpus; with a base the model has its shape, and the data needs its tokenizer."""
 
-    def __init__(
-        self, config: DataConfig, sequence_length: int, base: BaseCheckpoint | None
-    ) -> None:
-        self.config, self.base, self.base_config = config, base, None
-        self.sequence_length = sequence_length
+    def __init__(self, config: DataConfig, base: BaseCheckpoint | None) -> None:
+        self.base, self.base_config = base, None
         self.corpus = TokenizedCorpus(Path(config.folder))
         self.data_location = str(self.corpus.folder)
         self.fingerprint = self.corpus.manifest.fingerprint
@@ -85,7 +72,6 @@ class PretrainingTask(TrainingTask):
         if base is None or not (base.folder / "config.json").is_file():
             return
         self.base_config = load_config(base.folder)
-        self.sequence_length = self.base_config.block_size
         if Tokenizer.load(base.folder).fingerprint != self.tokenizer.fingerprint:
             raise ValueError(
                 f"{self.data_location} was tokenized with another tokenizer than that of "
@@ -93,27 +79,8 @@ class PretrainingTask(TrainingTask):
                 f"(data.tokenizer = {str(base.folder)!r})."
             )
 
-    @cached_property  # built when first used: errors of the recipe are reported before its own
-    def dataset(self) -> PackedDataset:  # type: ignore[override]
-        """The packed corpus."""
-        config = self.config
-        return PackedDataset(
-            self.corpus,
-            config.weights,
-            config.seed,
-            self.sequence_length,
-            config.packing,
-            config.document_attention_mask,
-        )
-
-    def describe(self) -> list[str]:
-        """Return the size of the data, and a warning where nothing is held out."""
-        notes = warn_empty_heldout(self.corpus.folder, self.corpus.manifest)
-        return [f"{self.data_location}: {self.dataset.packing_stats()}", *notes]
-
     def resolve(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the base's shape; raise ValueError where the data differs."""
-        recipe = super().resolve(recipe)
+        """Return the recipe; raise ValueError where vocabulary or sources of the data differ."""
         vocab_size = self.corpus.manifest.tokenizer["vocab_size"]
         if recipe.model.vocab_size != vocab_size:
             raise ValueError(
@@ -124,8 +91,15 @@ class PretrainingTask(TrainingTask):
         self.corpus.ordered_weights(recipe.pretraining_data.weights)
         return recipe
 
-    def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutSet:
-        """Return the held-out documents."""
-        batch_size = recipe.train.micro_batch_size
-        weights, length = self.config.weights, self.sequence_length
-        return HeldoutSet(self.corpus, weights, length, batch_size, world)
+    def load(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> list[str]:
+        """Pack the corpus; return its size, and a warning where nothing is held out."""
+        corpus, data, length = self.corpus, recipe.pretraining_data, recipe.model.block_size
+        self.dataset = PackedDataset(
+            corpus, data.weights, data.seed, length, data.packing, data.document_attention_mask
+        )
+        config = recipe.train
+        self.heldout = HeldoutText(
+            corpus, data.weights, length, config.micro_batch_size, config.eval_tokens, world
+        )
+        notes = warn_empty_heldout(corpus.folder, corpus.manifest)
+        return [f"{self.data_location}: {self.dataset.packing_stats()}", *notes]

@@ -33,6 +33,7 @@ from torch import Tensor
 from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.data_config import InstructionConfig
 from gnano.config.recipe import Recipe
+from gnano.data.packed_dataset import Batch
 from gnano.data.sft.chat_template import (
     ALPACA,
     ChatTemplate,
@@ -50,8 +51,8 @@ from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import (
-    EvalResult,
-    HeldoutExamples,
+    HeldoutResult,
+    HeldoutSet,
     bits_per_byte_result,
     eval_mode,
     sum_batch_loss,
@@ -73,6 +74,7 @@ class TuningTask(TrainingTask):
     dataset: SFTDataset | PreferenceDataset
     load_records: Callable[[InstructionConfig], SplitRecords[Any]]
     encode: Callable[[Any, ChatTemplate, Tokenizer], Any]  # as one or two examples of token ids
+    summarize: Callable[[dict[str, list[float]]], HeldoutResult]
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class TuningTask(TrainingTask):
         )
         weights = [config.sources[name].weight for name in train]
         self.dataset = self.pack(list(train.values()), weights, config.seed, config.packing)
-        self.heldout_rows = {
+        self.heldout_datasets = {
             name: self.pack([part], [1.0], 0, True) for name, part in heldout.items()
         }
         self.fingerprint = _fingerprint_examples([*train.values(), *heldout.values()])
@@ -133,18 +135,31 @@ class TuningTask(TrainingTask):
     def pack(self, sources: list[Any], weights: list[float], seed: int, packing: bool) -> Any:
         """Return the encoded records in rows of `sequence_length` positions."""
 
+    @abstractmethod
+    def sum_batch(self, model: GPT, batch: Any) -> Tensor:
+        """Return sums over a held-out batch, in the order that `summarize` takes them."""
+
     def resolve(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with the base's shape and the number of steps."""
-        recipe = super().resolve(recipe)
+        """Return the recipe with the number of steps."""
         return replace(recipe, train=replace(recipe.train, steps=self.steps))
 
-    def describe(self) -> list[str]:
+    def load(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> list[str]:
         """Return the warnings, and the size of the data."""
-        heldout = sum(len(rows.items) for rows in self.heldout_rows.values())
+        datasets = dict(sorted(self.heldout_datasets.items()))
+        self.heldout = HeldoutSet(
+            rows={name: dataset.rows for name, dataset in datasets.items()},
+            collate=lambda name, rows: datasets[name].collate(rows),
+            empty_row=[],
+            batch_size=recipe.train.micro_batch_size,
+            world=world,
+            sum_batch=self.sum_batch,
+            summarize=self.summarize,
+        )
+        num_heldout = sum(len(dataset.items) for dataset in datasets.values())
         return [
             *self.warnings,
             f"{self.data_location}: {self.dataset.packing_stats()}; "
-            f"{heldout:,} {self.dataset.item_name} held out",
+            f"{num_heldout:,} {self.dataset.item_name} held out",
         ]
 
 
@@ -173,23 +188,21 @@ class SFTTask(TuningTask):
         """Return the examples in rows."""
         return SFTDataset(sources, weights, self.sequence_length, seed, packing)
 
-    def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutExamples:
-        """Return the held-out answers."""
+    def sum_batch(self, model: GPT, batch: Batch) -> Tensor:
+        """Return nats, bytes and tokens [3] of the answers."""
         token_bytes = torch.from_numpy(self.tokenizer.token_bytes.astype(np.int64))
-        sum_batch = partial(sum_batch_loss, token_bytes)
-        batch_size = recipe.train.micro_batch_size
-        return HeldoutExamples(self.heldout_rows, batch_size, world, sum_batch, _summarize_answers)
+        return sum_batch_loss(token_bytes, model, batch)
 
-
-def _summarize_answers(sums: dict[str, list[float]]) -> EvalResult:
-    """Return bits per byte and nats per token of the answers, their end-of-text included."""
-    result = bits_per_byte_result(sums)
-    total_nats, _, total_tokens = (sum(column) for column in zip(*sums.values(), strict=True))
-    result.metrics["loss"] = round(total_nats / total_tokens, 5)
-    result.metrics["losses"] = {
-        name: round(nats / tokens, 5) for name, (nats, _, tokens) in sums.items()
-    }
-    return result
+    @staticmethod
+    def summarize(sums: dict[str, list[float]]) -> HeldoutResult:
+        """Return bits per byte and nats per token of the answers, their end-of-text included."""
+        result = bits_per_byte_result(sums)
+        total_nats, _, total_tokens = (sum(column) for column in zip(*sums.values(), strict=True))
+        result.metrics["loss"] = round(total_nats / total_tokens, 5)
+        result.metrics["losses"] = {
+            name: round(nats / tokens, 5) for name, (nats, _, tokens) in sums.items()
+        }
+        return result
 
 
 class DPOTask(TuningTask):
@@ -204,39 +217,47 @@ class DPOTask(TuningTask):
         """Return the pairs in rows."""
         return PreferenceDataset(sources, weights, self.sequence_length, seed, self.beta, packing)
 
-    def prepare(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> None:
+    def load(self, recipe: Recipe, run: Path, world: DistContext, notify: Notify) -> list[str]:
         """Set the reference margin of every pair, from the run's file or computed by the base."""
-        datasets: list[PreferenceDataset] = [self.dataset, *self.heldout_rows.values()]
+        datasets: list[PreferenceDataset] = [self.dataset, *self.heldout_datasets.values()]
         path, key = run / REFERENCE_FILE, {"data": self.fingerprint, "base": self.base.sha256}
         margins = world.run_on_main(partial(_read_margins, path, key))
         if margins is None or len(margins) != sum(len(data.items) for data in datasets):
             model = GPT.from_config(recipe.model).to(world.device)
             self.base.load_into(model)
             model.compute_dtype = COMPUTE_DTYPES[recipe.train.precision]
-            batch_size = recipe.train.micro_batch_size
-            computed = np.concatenate(
-                [
-                    _compute_reference_margins(model, data, batch_size, world, notify)
-                    for data in datasets
-                ]
-            )
-
-            def write() -> None:
-                with atomic_replace(path) as temporary:
-                    save_tensors({"margins": torch.from_numpy(computed)}, temporary, key)
-
-            world.run_on_main(write)
-            margins = computed
+            size = recipe.train.micro_batch_size
+            computed = [
+                _compute_reference_margins(model, data, size, world, notify) for data in datasets
+            ]
+            margins = np.concatenate(computed)
+            world.run_on_main(partial(_write_margins, margins, path, key))
         for data in datasets:
             count = len(data.items)
             data.reference_margins, margins = margins[:count], margins[count:]
+        return super().load(recipe, run, world, notify)
 
-    def build_heldout(self, recipe: Recipe, world: DistContext) -> HeldoutExamples:
-        """Return the held-out pairs."""
-        batch_size = recipe.train.micro_batch_size
-        return HeldoutExamples(
-            self.heldout_rows, batch_size, world, _sum_pair_batch, _summarize_pairs
-        )
+    def sum_batch(self, model: GPT, batch: PreferenceBatch) -> Tensor:
+        """Return the loss, the correctly ranked pairs, the margins and the pairs of a batch [4]."""
+        device = next(model.parameters()).device
+        dtype = accumulation_dtype(device)
+        batch = batch.map_tensors(methodcaller("to", device))
+        margins = (_logp_margins(model, batch) - batch.reference_margins_P).to(dtype) * batch.beta
+        loss = torch.nn.functional.softplus(-margins).sum()
+        count = torch.tensor(float(len(margins)), dtype=dtype, device=device)
+        return torch.stack([loss, (margins > 0).to(dtype).sum(), margins.sum(), count])
+
+    @staticmethod
+    def summarize(sums: dict[str, list[float]]) -> HeldoutResult:
+        """Return means per pair, and the loss by category."""
+        loss, correct, margin, pairs = (sum(column) for column in zip(*sums.values(), strict=True))
+        metrics = {
+            "loss": round(loss / pairs, 5),
+            "accuracy": round(correct / pairs, 5),
+            "margin": round(margin / pairs, 5),
+            "losses": {name: round(loss / pairs, 5) for name, (loss, _, _, pairs) in sums.items()},
+        }
+        return HeldoutResult(loss / pairs, metrics, sums)
 
 
 def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None:
@@ -249,6 +270,11 @@ def _read_margins(path: Path, key: dict[str, str]) -> NDArray[np.float32] | None
             return margins
     except (OSError, SafetensorError):
         return None
+
+
+def _write_margins(margins: NDArray[np.float32], path: Path, key: dict[str, str]) -> None:
+    with atomic_replace(path) as temporary:
+        save_tensors({"margins": torch.from_numpy(margins)}, temporary, key)
 
 
 def _compute_reference_margins(
@@ -268,29 +294,6 @@ def _compute_reference_margins(
                 pairs = torch.tensor([index for row in rows for index in row])
                 margins[pairs.to(world.device)] = _logp_margins(model, batch).to(dtype)
     return world.all_reduce_sum(margins).float().cpu().numpy()
-
-
-def _sum_pair_batch(model: GPT, batch: PreferenceBatch) -> Tensor:
-    """Return the loss, the correctly ranked pairs, the margins and the pairs of a batch [4]."""
-    device = next(model.parameters()).device
-    dtype = accumulation_dtype(device)
-    batch = batch.map_tensors(methodcaller("to", device))
-    margins = (_logp_margins(model, batch) - batch.reference_margins_P).to(dtype) * batch.beta
-    loss = torch.nn.functional.softplus(-margins).sum()
-    count = torch.tensor(float(len(margins)), dtype=dtype, device=device)
-    return torch.stack([loss, (margins > 0).to(dtype).sum(), margins.sum(), count])
-
-
-def _summarize_pairs(sums: dict[str, list[float]]) -> EvalResult:
-    """Return means per pair, and the loss by category."""
-    loss, correct, margin, pairs = (sum(column) for column in zip(*sums.values(), strict=True))
-    metrics = {
-        "loss": round(loss / pairs, 5),
-        "accuracy": round(correct / pairs, 5),
-        "margin": round(margin / pairs, 5),
-        "losses": {name: round(loss / pairs, 5) for name, (loss, _, _, pairs) in sums.items()},
-    }
-    return EvalResult(loss / pairs, metrics, sums)
 
 
 def _logp_margins(model: GPT, batch: PreferenceBatch) -> Tensor:

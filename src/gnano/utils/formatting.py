@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any
 
 
 def format_table(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> list[str]:
@@ -16,15 +15,6 @@ def format_table(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> 
         ).rstrip()
         for row in rows
     ]
-
-
-def render_template(path: Path, **values: Any) -> str:
-    """Render a Jinja template; a line that only holds a statement writes nothing."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True)
-    environment.keep_trailing_newline = True
-    return environment.from_string(path.read_text("utf-8")).render(values)
 
 
 def plural(count: int, noun: str) -> str:

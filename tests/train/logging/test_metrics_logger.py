@@ -8,12 +8,19 @@ import shutil
 import pytest
 import torch
 
+from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
-from gnano.train.logging.metrics_logger import AsyncMetricReader, ProgressBar
+from gnano.train.distributed.context import DistContext
+from gnano.train.logging.metrics_logger import MetricsLogger, ProgressBar
+from gnano.train.trainer import ignore_message
 from gnano.utils.terminal import StatusLine
 
-SETTINGS = TrainConfig(steps=5, tokens_per_step=64)
+RECIPE = Recipe(train=TrainConfig(steps=5, tokens_per_step=64))
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def make_logger(run, device, *progress):
+    return MetricsLogger(RECIPE, run, DistContext(device), print, ignore_message, *progress)
 
 
 def step_metrics(
@@ -22,20 +29,20 @@ def step_metrics(
     return torch.tensor([loss, norm, skipped, stop], dtype=torch.float64)
 
 
-def test_a_step_is_read_when_the_next_has_been_started():
-    reader = AsyncMetricReader(SETTINGS, CUDA)
+def test_a_step_is_read_when_the_next_has_been_started(tmp_path):
+    logger = make_logger(tmp_path, CUDA)
     steps_read = []
     for step in range(1, 6):
-        reader.push(step_metrics(step / 10), lr=1.0)
-        steps_read.append([row["step"] for row in reader.read_rows(drain=step == 5)])
+        logger.push(step_metrics(step / 10), lr=1.0)
+        steps_read.append([row["step"] for row in logger.read_rows(drain=step == 5)])
     assert steps_read == [[], [1], [2], [3], [4, 5]]
 
 
-def test_a_row_has_the_metrics_and_learning_rate_of_its_step():
-    reader = AsyncMetricReader(SETTINGS, CUDA, step=1, elapsed=100.0)
+def test_a_row_has_the_metrics_and_learning_rate_of_its_step(tmp_path):
+    logger = make_logger(tmp_path, CUDA, 1, {"seconds": 100.0})
     for loss in (0.5, 0.4, 0.3, 0.2):
-        reader.push(step_metrics(loss, norm=2 * loss), lr=3 * loss)
-    rows = list(reader.read_rows(drain=True))
+        logger.push(step_metrics(loss, norm=2 * loss), lr=3 * loss)
+    rows = list(logger.read_rows(drain=True))
     assert [row["step"] for row in rows] == [2, 3, 4, 5]
     assert [row["loss"] for row in rows] == [0.5, 0.4, 0.3, 0.2]
     assert [row["grad_norm"] for row in rows] == [1.0, 0.8, 0.6, 0.4]
@@ -45,25 +52,25 @@ def test_a_row_has_the_metrics_and_learning_rate_of_its_step():
     assert [row.get("final") for row in rows] == [None, None, None, True]
 
 
-def test_on_a_cpu_a_step_is_read_immediately():
-    reader = AsyncMetricReader(SETTINGS, CPU)
-    reader.push(step_metrics(1.0), lr=1.0)
-    assert len(list(reader.read_rows())) == 1
+def test_on_a_cpu_a_step_is_read_immediately(tmp_path):
+    logger = make_logger(tmp_path, CPU)
+    logger.push(step_metrics(1.0), lr=1.0)
+    assert len(list(logger.read_rows())) == 1
 
 
-def test_a_loss_that_is_not_finite_becomes_none_in_a_skipped_step():
-    reader = AsyncMetricReader(SETTINGS, CPU)
-    reader.push(step_metrics(float("nan"), float("inf"), skipped=1.0), lr=1.0)
-    (row,) = reader.read_rows()
+def test_a_loss_that_is_not_finite_becomes_none_in_a_skipped_step(tmp_path):
+    logger = make_logger(tmp_path, CPU)
+    logger.push(step_metrics(float("nan"), float("inf"), skipped=1.0), lr=1.0)
+    (row,) = logger.read_rows()
     assert (row["loss"], row["grad_norm"], row["skipped"]) == (None, None, True)
 
 
-def test_a_stop_request_of_any_rank_is_known_once_the_step_is_read():
-    reader = AsyncMetricReader(SETTINGS, CUDA)
-    reader.push(step_metrics(1.0, stop=1.0), lr=1.0)
-    assert list(reader.read_rows()) == [] and not reader.stop_requested
-    reader.push(step_metrics(1.0), lr=1.0)
-    assert len(list(reader.read_rows())) == 1 and reader.stop_requested
+def test_a_stop_request_of_any_rank_is_known_once_the_step_is_read(tmp_path):
+    logger = make_logger(tmp_path, CUDA)
+    logger.push(step_metrics(1.0, stop=1.0), lr=1.0)
+    assert list(logger.read_rows()) == [] and not logger.stop_requested
+    logger.push(step_metrics(1.0), lr=1.0)
+    assert len(list(logger.read_rows())) == 1 and logger.stop_requested
 
 
 METRICS: dict[str, object] = {
@@ -147,10 +154,7 @@ def test_many_tasks_are_shown_from_the_first(clock, width):
     assert "task-0 0.000 · task-1 0.010" in show({}, {"step": 2, "tasks": many})
 
 
-@pytest.mark.parametrize(
-    "tasks",
-    [None, [], "0.3", {}, {"mine": None}, {"mine": {"f1": 0.3}}, {"mine": {"acc": "0.3"}}],
-)
+@pytest.mark.parametrize("tasks", [{}, {"mine": {"f1": 0.3}}])
 def test_tasks_without_an_accuracy_are_ignored(clock, width, tasks):
     assert show({"tasks": tasks}) == show({})
 

@@ -140,7 +140,6 @@ def train_steps(strategy: str, batch_elements: int, bf16: bool) -> dict[str, Ten
         skip = torch.tensor(float(step == 1))
         optimizer.step(0.02, 1 - step / STEPS, torch.tensor(2.0), skip)
         optimizer.zero_grad()
-    optimizer.load_state_dict({name: tensor.clone() for name, tensor in optimizer.state.items()})
     tensors = {**parameters, **optimizer.state}
     return {
         name: (t.full_tensor() if isinstance(t, DTensor) else t).detach().clone()

@@ -28,8 +28,13 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from gnano.train.distributed.heartbeat import HeartbeatMonitor
-from gnano.train.distributed.watchdog import DEFAULT_TIMING, Phase, Watchdog, WatchdogTiming
+from gnano.train.distributed.watchdog import (
+    DEFAULT_TIMING,
+    HeartbeatMonitor,
+    Phase,
+    Watchdog,
+    WatchdogTiming,
+)
 from gnano.utils.platform_support import disable_malloc_trim
 
 T = TypeVar("T")
@@ -231,15 +236,10 @@ def first_collective_advice(device: torch.device) -> str:
     """
     if device.type != "cuda":
         return "Check that the ranks can reach one another (MASTER_ADDR, firewalls)."
-    can_access = torch.cuda.can_device_access_peer
-    pair = next(
-        (
-            f" (no peer access between GPUs {a} and {b})"
-            for a, b in combinations(range(torch.cuda.device_count()), 2)
-            if not (can_access(a, b) and can_access(b, a))
-        ),
-        "",
-    )
+    can_access, pair = torch.cuda.can_device_access_peer, ""
+    for a, b in combinations(range(torch.cuda.device_count()), 2):
+        if not pair and not (can_access(a, b) and can_access(b, a)):
+            pair = f" (no peer access between GPUs {a} and {b})"
     return (
         f"On a machine that connects its GPUs by PCIe only{pair} the usual cause is broken peer "
         f"access: set NCCL_P2P_DISABLE=1 and start again; NCCL_DEBUG=INFO shows what NCCL tries."

@@ -1,9 +1,9 @@
 """The metrics of every step: read from the device, logged, and shown on a progress line.
 
-    device ─ AsyncMetricReader ─▶ row ─ MetricsLogger ─▶ metrics.jsonl, ProgressBar, trackers
+    device ─ push, read_rows ─▶ row ─ log ─▶ metrics.jsonl, ProgressBar, trackers
 
 A GPU gets its work ahead of time; reading a loss immediately would make the host wait until it is
-computed, and then the device wait for the host. `AsyncMetricReader` copies a step's metrics to the
+computed, and then the device wait for the host. `MetricsLogger` copies a step's metrics to the
 host in the background, and reads them when the next step has been started.
 
 `metrics.jsonl` has one JSON object per line and is append-only. After a kill, the steps since the
@@ -14,15 +14,15 @@ a step, adds a line without a loss to it, and skips a torn one (`utils/jsonl_log
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gnano.config.recipe import Recipe, flatten_recipe
-from gnano.config.train_config import TrainConfig
 from gnano.model.flops import compute_mfu
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import estimate_memory
@@ -39,22 +39,37 @@ MetricsCallback = Callable[[dict[str, Any]], None]  # gets each row, and `steps`
 SPEED_SMOOTHING = 0.05  # weight of the newest step in the speed shown: an average over about 20
 
 
-class AsyncMetricReader:
-    """Reads the metrics of steps from the device without making it wait."""
+class MetricsLogger:
+    """Reads the metrics of steps without making the device wait, and logs them on the main rank."""
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, step: int = 0, elapsed: float = 0.0
+        self,
+        recipe: Recipe,
+        run: Path,
+        world: DistContext,
+        on_metrics: MetricsCallback,
+        notify: Notify,
+        step: int = 0,
+        state: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Start after `step` steps and `elapsed` seconds of training."""
-        self.config, self.step = config, step
-        self.start_time = time.monotonic() - elapsed  # of training, as if in a single process
+        """Continue after `step` steps; `state` is that of the checkpoint, if there is one."""
+        self.recipe, self.world, self.on_metrics, self.notify = recipe, world, on_metrics, notify
+        self.config, self.step = recipe.train, step
+        # steps skipped since the last good one
+        self.consecutive_skips: int = state.get("stability", {}).get("consecutive_skips", 0)
+        # of training, as if in a single process
+        self.start_time = time.monotonic() - state.get("seconds", 0.0)
         # steps that stay unread: a CPU has computed a step when it returns
-        self.max_pending = int(device.type == "cuda")
+        self.max_pending = int(world.device.type == "cuda")
         self.stop_requested = False  # on any rank
         # metrics on the host, complete once their event is, and the learning rate
         self.pending: deque[tuple[Tensor, torch.Event | None, float]] = deque()
         # of the step that is read next; set it again after work between two steps
         self.step_start_time = time.perf_counter()
+        self.writer = JsonLinesWriter(run / METRICS_FILE) if world.is_main else None
+        self.has_warned = False
+        names = self.config.trackers if world.is_main else ()
+        self.trackers = Trackers(names, run, flatten_recipe(recipe), notify) if names else None
 
     def push(self, metrics: Tensor, lr: float) -> None:
         """Add the metrics and the learning rate of the next step, which has been started."""
@@ -78,6 +93,7 @@ class AsyncMetricReader:
             self.step_start_time += seconds
             self.step += 1
             self.stop_requested = self.stop_requested or values["stop"] > 0
+            self.consecutive_skips = self.consecutive_skips + 1 if values["skipped"] else 0
             row = {
                 "step": self.step,
                 "tokens": self.step * config.tokens_per_step,
@@ -99,41 +115,21 @@ class AsyncMetricReader:
     def rewind(self, step: int) -> None:
         """Continue from an earlier step; unread metrics are dropped."""
         self.pending.clear()
-        self.step = step
+        self.step, self.consecutive_skips = step, 0
         self.step_start_time = time.perf_counter()
-
-
-class MetricsLogger:
-    """Writes metrics.jsonl on the main rank; does nothing on the other ranks."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        run: Path,
-        world: DistContext,
-        on_metrics: MetricsCallback,
-        notify: Notify,
-    ) -> None:
-        self.recipe, self.world, self.on_metrics, self.notify = recipe, world, on_metrics, notify
-        is_cuda = world.device.type == "cuda"
-        self.gpu_name = torch.cuda.get_device_name(world.device) if is_cuda else None
-        self.writer = JsonLinesWriter(run / METRICS_FILE) if world.is_main else None
-        self.has_warned = False
-        names = recipe.train.trackers if world.is_main else ()
-        self.trackers = Trackers(names, run, flatten_recipe(recipe), notify) if names else None
 
     def log(self, row: dict[str, Any]) -> None:
         """Log the metrics of a step everywhere, with the memory and MFU of this device added."""
         if self.writer is None:
             return
         row["memory_gb"] = round(peak_memory_bytes(self.world.device) / 1e9, 3)
-        if self.gpu_name is not None:
-            recipe, ranks = self.recipe, self.world.world_size
+        if self.world.device.type == "cuda":
+            gpu, ranks = torch.cuda.get_device_name(self.world.device), self.world.world_size
             row["mfu"] = compute_mfu(
-                row["tokens_per_s"], recipe.model, ranks, self.gpu_name, recipe.train.precision
+                row["tokens_per_s"], self.recipe.model, ranks, gpu, self.config.precision
             )
         self.log_update(**row)
-        self.on_metrics({**row, "steps": self.recipe.train.steps})
+        self.on_metrics({**row, "steps": self.config.steps})
         if self.trackers:
             self.trackers.log(row)
 
@@ -160,7 +156,7 @@ class MetricsLogger:
 
     def report_peak_memory(self) -> None:
         """Report the peak of the GPU's memory, and the predicted one."""
-        predicted = estimate_memory(self.recipe.model, self.recipe.train, self.world.world_size)
+        predicted = estimate_memory(self.recipe.model, self.config, self.world.world_size)
         self.notify(
             f"peak memory: {peak_memory_bytes(self.world.device) / 1e9:.1f} GB, "
             f"{predicted.allocated_bytes / 1e9:.1f} predicted"
@@ -223,7 +219,10 @@ class ProgressBar:
                 text = f"{result['bits_per_byte']:.3f} bits/byte"
             self.heldout_text = f"held-out {text}"
         if "tasks" in metrics:
-            self.tasks_text = _format_tasks(metrics["tasks"])
+            results = metrics["tasks"].items()
+            main = {name: values.get("acc_norm", values.get("acc")) for name, values in results}
+            shown = [f"{name} {value:.3f}" for name, value in main.items() if value is not None]
+            self.tasks_text = " · ".join(shown)
         parts = [
             f"step {metrics['step']:,}/{metrics['steps']:,}",
             f"loss {self.loss_text}",
@@ -246,11 +245,3 @@ class ProgressBar:
             self.line.update(text)
         else:
             self.line.print(text)
-
-
-def _format_tasks(results: Any) -> str:
-    """Return the main accuracy of each task; results of an unknown form are ignored."""
-    tasks = results.items() if isinstance(results, dict) else ()
-    main = {name: f.get("acc_norm", f.get("acc")) for name, f in tasks if isinstance(f, dict)}
-    numbers = {name: value for name, value in main.items() if isinstance(value, int | float)}
-    return " · ".join(f"{name} {value:.3f}" for name, value in numbers.items())

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from gnano.config.train_config import TrainConfig
+
 TABLE_ROWS = 25  # operations in the table
 
 
@@ -24,14 +26,16 @@ class StepProfiler:
     def __init__(
         self,
         run: Path,
-        first_step: int,
-        num_steps: int,
+        config: TrainConfig,
         rank: int = 0,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Record `num_steps` steps from `first_step` on (counted from 1; 0: none)."""
+        """Record `profile_steps` steps from `profile_start` on (counted from 1)."""
         self.run, self.rank, self.notify = run, rank, notify
-        self.first_step, self.end = first_step, first_step + num_steps
+        self.first_step, self.end = (
+            config.profile_start,
+            config.profile_start + config.profile_steps,
+        )
         self.profiler: profile | None = None
         self.recorded_from = 0  # first step recorded: a run may resume inside the window
 

@@ -1,9 +1,9 @@
 """Sends metrics to TensorBoard and Weights & Biases, each in its own process.
 
-    step ──▶ rows ──▶ pipe, non-blocking ──▶ process: TensorBoard's file, or W&B's server
-              └─ full: dropped, and reported once
+    step ──▶ queue ──▶ thread, pipe ──▶ process: TensorBoard's file, or W&B's server
+               └─ full: dropped, and reported once
 
-A tracker that fails, hangs or is slow costs a step no more than a non-blocking write; a process
+A tracker that fails, hangs or is slow costs a step no more than an entry in a queue; a process
 that hangs is killed at the end. `metrics.jsonl` has all the metrics in any case.
 
 The process runs this file as a script, which imports nothing of gnano:
@@ -23,11 +23,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import IO, Any
 
 MAX_PENDING_ROWS = 4_096  # steps that may wait for a slow tracker
 CLOSE_TIMEOUT = 8.0  # seconds that all trackers together get to finish
@@ -68,7 +69,9 @@ class Trackers:
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Let the trackers finish, for at most `timeout` seconds in all."""
         deadline = time.monotonic() + timeout
-        while [t for t in self.trackers if not t.finish()] and time.monotonic() < deadline:
+        for tracker in self.trackers:
+            tracker.rows.put(b"")
+        while [t for t in self.trackers if not t.has_ended()] and time.monotonic() < deadline:
             time.sleep(0.02)
         for tracker in self.trackers:
             tracker.close()
@@ -76,13 +79,13 @@ class Trackers:
 
 
 class _TrackerProcess:
-    """A tracker's process, and the rows that its pipe has no space for yet."""
+    """A tracker's process, and a thread that passes it the rows as fast as it reads them."""
 
     def __init__(
         self, name: str, run: Path, header: dict[str, Any], notify: Callable[[str], None]
     ) -> None:
         self.name, self.log_path, self.notify = name, run / f"{name}.log", notify
-        self.pending: deque[bytes] = deque()
+        self.rows: SimpleQueue[bytes] = SimpleQueue()  # an empty one ends it
         self.num_dropped = 0
         self.process: subprocess.Popen[bytes] | None = None  # None once it has ended
         # as a file, with -P: nothing in the current folder is imported
@@ -90,51 +93,35 @@ class _TrackerProcess:
         pipe = subprocess.PIPE
         try:
             with self.log_path.open("ab") as log:
-                self.process = subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, stderr=log)
+                self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log)
         except OSError as error:
             self._report_end(f"{type(error).__name__}: {error}")
         else:
             assert self.process.stdin is not None
-            os.set_blocking(self.process.stdin.fileno(), False)
+            write = partial(self._write_rows, self.process.stdin)
+            threading.Thread(target=write, name=f"{name}-rows", daemon=True).start()
             self.send(header)
 
     def send(self, row: dict[str, Any]) -> None:
-        """Write a row if the pipe has space, else keep it."""
+        """Queue a row, unless the process is too far behind."""
         from gnano.utils.files import dump_json
 
-        if self._has_ended():
+        if self.has_ended():
             return
-        if len(self.pending) < MAX_PENDING_ROWS:
-            self.pending.append(dump_json(row, default=str).encode() + b"\n")
+        if self.rows.qsize() < MAX_PENDING_ROWS:
+            self.rows.put(dump_json(row, default=str).encode() + b"\n")
         else:
             self.num_dropped += 1
             if self.num_dropped == 1:
                 self.notify(
                     f"{self.name} cannot keep up and misses steps; metrics.jsonl has them all."
                 )
-        self.flush()
 
-    def flush(self) -> None:
-        """Write as many rows as the pipe takes."""
-        assert self.process is not None and self.process.stdin is not None
-        # the pipe is full, or the process is about to end
-        with suppress(BlockingIOError, BrokenPipeError):
-            while self.pending:
-                row = self.pending[0]
-                self.pending[0] = row[os.write(self.process.stdin.fileno(), row) :]
-                if not self.pending[0]:
-                    self.pending.popleft()
-
-    def finish(self) -> bool:
-        """Write what is left, then close the pipe; return whether the process has ended."""
-        if self._has_ended():
-            return True
-        assert self.process is not None and self.process.stdin is not None
-        if not self.process.stdin.closed:
-            self.flush()
-            if not self.pending:
-                self.process.stdin.close()
-        return False
+    def _write_rows(self, stdin: IO[bytes]) -> None:
+        with suppress(OSError), stdin:  # the process has ended
+            while row := self.rows.get():
+                stdin.write(row)
+                stdin.flush()
 
     def close(self) -> None:
         """Kill a process that has not finished, and report missing steps."""
@@ -148,7 +135,7 @@ class _TrackerProcess:
                 f"{self.name} misses {self.num_dropped:,} steps; metrics.jsonl has them all."
             )
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Return whether the process has ended, and report why it failed if it did."""
         if self.process is not None and (code := self.process.poll()) is not None:
             assert self.process.stdout is not None
@@ -165,16 +152,17 @@ class _TrackerProcess:
 
 def flatten_scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a step by curve name: `loss`, `heldout/web`, `tasks/piqa/acc`."""
-    flat = {key: value for key, value in metrics.items() if key not in ("step", "heldout", "tasks")}
     heldout = metrics.get("heldout") or {}
-    flat |= {f"heldout/{name}": bits for name, bits in heldout.get("sources", {}).items()}
-    flat |= {f"heldout/{k}": value for k, value in heldout.items() if not isinstance(value, dict)}
-    tasks = metrics.get("tasks")
-    for task, results in tasks.items() if isinstance(tasks, dict) else ():
-        if isinstance(results, dict):
-            flat |= {f"tasks/{task}/{name}": value for name, value in results.items()}
-    numbers = {k: v for k, v in flat.items() if isinstance(v, int | float)}
-    return {key: float(value) for key, value in numbers.items() if not isinstance(value, bool)}
+    groups = {"heldout": {**heldout.get("sources", {}), **heldout}}
+    groups |= {f"tasks/{task}": results for task, results in metrics.get("tasks", {}).items()}
+    flat = {key: value for key, value in metrics.items() if key != "step"}
+    for group, values in groups.items():
+        flat |= {f"{group}/{name}": value for name, value in values.items()}
+    return {
+        name: float(value)
+        for name, value in flat.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def run_tensorboard(run: Path, recipe: dict[str, Any], rows: Iterator[dict[str, Any]]) -> None:

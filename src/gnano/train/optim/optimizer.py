@@ -109,12 +109,6 @@ class Optimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a state that is sharded like `state`."""
-        self.check_state_dict(tensors)
-        for name, tensor in self.state.items():
-            to_local(tensor).copy_(to_local(tensors[name]))
-
     def check_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise ValueError for the state of another optimizer or another model."""
         for name in sorted(self.state.keys() ^ tensors.keys()):
