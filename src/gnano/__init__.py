@@ -29,7 +29,7 @@ def load(
     quant: "Quantization" = "",
     compile: bool = False,
 ) -> "Engine":
-    """Load a run (its newest checkpoint), a checkpoint, or a Llama folder for text generation.
+    """Load a model for text generation: a run, a checkpoint, a folder, or owner/name on the Hub.
 
     `device` is cpu, cuda, mps or auto; `dtype` fp32, bf16, fp16 or auto; `quant` int8 or int4
     reduces the matrices to that many bits; `compile` takes some seconds and makes each token
@@ -37,6 +37,7 @@ def load(
     """
     if sys.platform == "win32":
         raise OSError(WINDOWS_ERROR)
+    from gnano.export.named_model import find_model
     from gnano.infer.engine import Engine
 
-    return Engine.load(path, device, dtype, quant, compile)
+    return Engine.load(find_model(str(path)), device, dtype, quant, compile)

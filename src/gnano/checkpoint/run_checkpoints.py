@@ -47,6 +47,15 @@ def checkpoint_step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
+def model_name(folder: Path) -> str:
+    """Return a short name of a model folder: of its run, its repository on the Hub, or its own."""
+    if folder.parent.name == CHECKPOINTS_DIR:
+        return folder.parent.parent.name
+    if folder.parent.name == "snapshots":  # as in the Hub's cache: models--OWNER--NAME/snapshots/…
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.name
+
+
 def find_checkpoint(path: Path) -> Path:
     """Return the model folder for a path: a run's newest checkpoint, or the folder itself.
 

@@ -16,10 +16,11 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
+from gnano.utils.terminal import echo_stderr
 
 PATH_REGISTRY = ConstructorRegistry()
 PathArg = Annotated[Path, tyro.conf.Positional]
-MODEL_HELP = "A run, a checkpoint, or a Hugging Face folder of a Llama model."
+MODEL_HELP = "A run, a checkpoint, a model folder, a weight file, or owner/name on the Hub."
 ModelArg = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help=MODEL_HELP)]
 TokensArg = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 JsonFlag = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON.")]
@@ -81,6 +82,30 @@ def parse_recipe(
     return recipe, SimpleNamespace(**{name: getattr(parsed, name) for name in options})
 
 
+def find_named_model(name: Path | str) -> Path:
+    """Return the run or folder of a model named on the command line."""
+    from gnano.export.named_model import find_model
+
+    return find_model(name, echo_stderr)
+
+
+def with_base_folder(recipe: Recipe, run: Path) -> Recipe:
+    """Return the recipe with the folder of its base, which `train.init_from` names.
+
+    A started run keeps the commit of the Hub that it started from.
+    """
+    from gnano.export.named_model import is_commit_of
+    from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata
+
+    name = recipe.train.init_from
+    if not name:
+        return recipe
+    started = read_run_metadata(run / RECIPE_FILE).recipe.train if has_started(run) else None
+    is_known = started is not None and is_commit_of(Path(started.init_from), name)
+    folder = started.init_from if started and is_known else str(find_named_model(name))
+    return replace(recipe, train=replace(recipe.train, init_from=folder))
+
+
 def run_options(argv: list[str]) -> dict[str, Any]:
     """Return the options of every training: its folder, and the changes it may resume with."""
     recipe = Path(argv[0]).stem if argv and not argv[0].startswith("-") else "RECIPE"
@@ -99,12 +124,12 @@ def parse_finetune_recipe(
         command,
         description,
         argv,
-        from_=(str, "", "the model to start from: a run, a checkpoint or a Hugging Face folder"),
+        from_=(str, "", "the model to start from: a run, a folder, or owner/name on the Hub"),
         files=(tuple[str, ...], (), "training records that replace the recipe's sources"),
         **run_options(argv),
         **options,
     )
-    recipe = recipe.for_tuning(command, parsed.from_, parsed.files)
+    recipe = with_base_folder(recipe.for_tuning(command, parsed.from_, parsed.files), parsed.out)
     refuse_shape_flags(argv)
     if "--train.steps" in flag_names(argv):
         if "--data.epochs" in flag_names(argv) and recipe.tuning_data.epochs:

@@ -1,6 +1,6 @@
 """The command `gnano chat`: chats with a checkpoint."""
 
-from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg
+from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg, find_named_model
 from gnano.config.inference_config import LoadConfig, SamplingParams
 
 
@@ -31,4 +31,5 @@ def chat(
     from gnano.chat.repl import run_chat
 
     settings = ChatSettings(**vars(sampling), tokens=tokens)
+    checkpoint = find_named_model(checkpoint)
     return run_chat(checkpoint, load_config, settings, format, system, prompt)

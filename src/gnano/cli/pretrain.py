@@ -13,7 +13,7 @@ command examples:
   torchrun --standalone --nproc-per-node 8 -m gnano pretrain 1b        all GPUs of a machine
 """
 
-from gnano.cli.args import parse_recipe, refuse_shape_flags, run_options
+from gnano.cli.args import parse_recipe, refuse_shape_flags, run_options, with_base_folder
 
 
 def main(argv: list[str]) -> int | None:
@@ -21,6 +21,7 @@ def main(argv: list[str]) -> int | None:
     recipe, options = parse_recipe("pretrain", __doc__, argv, **run_options(argv))
     if recipe.train.init_from:
         refuse_shape_flags(argv)
+        recipe = with_base_folder(recipe, options.out)
     else:
         _ = recipe.pretraining_data  # refuses a fine-tuning recipe, which needs a base
     from gnano.reporting.run_report import report_run, train_with_progress

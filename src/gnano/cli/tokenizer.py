@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import PATH_REGISTRY, PathArg
+from gnano.cli.args import PATH_REGISTRY, PathArg, find_named_model
 from gnano.utils.terminal import echo, echo_stderr
 
 
@@ -69,6 +69,7 @@ def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional])
     from gnano.checkpoint.run_checkpoints import find_checkpoint
     from gnano.tokenizer.bpe import Tokenizer
 
+    tokenizer = find_named_model(tokenizer)
     has_own = (tokenizer / "tokenizer.json").exists()
     loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))
     for token in loaded.encode(text):

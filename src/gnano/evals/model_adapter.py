@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from gnano.checkpoint.run_checkpoints import find_checkpoint
+from gnano.checkpoint.run_checkpoints import find_checkpoint, model_name
 from gnano.config.hf_config import read_hf_config
 from gnano.config.inference_config import AddBos, LoadConfig
 from gnano.evals.eval_tasks import EvalItem
@@ -108,7 +108,7 @@ def load_eval_model(
         raise ValueError(
             "--compile speeds up generating tokens, and an evaluation generates none; leave it out."
         )
-    name = path.name or str(path)
+    name = model_name(path) or str(path)
     if folder.parent.name == "checkpoints":
         name = f"{folder.parent.parent.name}, step {int(folder.name.removeprefix('step-')):,}"
     if not is_gnano_model(folder):

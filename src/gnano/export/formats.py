@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from gnano.checkpoint.export_weights import copy_tokenizer_files
+from gnano.checkpoint.run_checkpoints import model_name
 from gnano.config.inference_config import ExportDtype, ExportFormat, resolve_export_dtype
 from gnano.config.model_config import PRESETS, SHAPE
 from gnano.export.gguf_file import export_gguf
@@ -67,11 +68,11 @@ def export_model(
     check_output_path(out or Path("exported"), "--out", [checkpoint])
     source = load_export_source(checkpoint)
     folder = source.folder.resolve()
-    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    name = f"{run.name}-{dtype}{FORMAT_SUFFIXES.get(export_format, '')}"
+    model = model_name(folder)
+    name = f"{model}-{dtype}{FORMAT_SUFFIXES.get(export_format, '')}"
     if export_format == "pt":
         name = PUBLISHED_FILE_NAMES[dtype]
-    path = out or Path("exported", run.name, name)
+    path = out or Path("exported", model, name)
     is_folder = export_format in ("folder", "onnx")
     try:
         with (create_dir_atomically if is_folder else create_file_atomically)(path) as partial:

@@ -66,6 +66,13 @@ def find_model(name: str | Path, notify: Notify = lambda _: None) -> Path:
     return _download(f"{owner}/{repo}", revision or "main", file, notify)
 
 
+def is_commit_of(folder: Path, name: str) -> bool:
+    """Return whether a folder of the Hub's cache holds a commit of the model of this name."""
+    match = HUB_NAME.fullmatch(name)
+    repo = f"models--{match[1]}--{match[2]}" if match and not match[4] else ""
+    return folder.parent.name == "snapshots" and folder.parent.parent.name == repo
+
+
 def _download(repo: str, revision: str, file: str | None, notify: Notify) -> Path:
     """Download a model of the Hub, or one weight file of it, and return its folder."""
     from huggingface_hub import HfApi
