@@ -29,7 +29,7 @@ from gnano.config.model_config import PRESETS
 from gnano.export.formats import export_model
 from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, Request
-from gnano.infer.throughput import NO_EOS_TOKEN, count_weight_bytes, measure_read_bandwidth
+from gnano.infer.throughput import count_weight_bytes, measure_read_bandwidth
 from gnano.infer.weight_formats import fuse_projections, prepack_onednn, quantize_model
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
@@ -57,7 +57,7 @@ def random_model(shape: str, device: str) -> GPT:
 def no_text(model: GPT) -> Any:
     """Return a tokenizer without text and without an end of text."""
     size = model.config.vocab_size
-    return SimpleNamespace(vocab_size=size, end_of_text_id=NO_EOS_TOKEN, id_bytes=[b""] * size)
+    return SimpleNamespace(vocab_size=size, eos_ids=(), id_bytes=[b""] * size)
 
 
 def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Generate:

@@ -36,7 +36,6 @@ def serve(shape: str) -> None:
     from gnano.config.inference_config import SamplingParams
     from gnano.config.model_config import PRESETS
     from gnano.infer.continuous_batching import ContinuousBatch, Request
-    from gnano.infer.throughput import NO_EOS_TOKEN
     from gnano.infer.weight_formats import fuse_projections
     from gnano.model.transformer import GPT
     from gnano.train.resolve import choose_precision
@@ -49,9 +48,7 @@ def serve(shape: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     ids_BT = torch.randint(config.vocab_size, (BATCH, LENGTH))
     size = config.vocab_size
-    tokenizer: Any = SimpleNamespace(
-        vocab_size=size, end_of_text_id=NO_EOS_TOKEN, id_bytes=[b""] * size
-    )
+    tokenizer: Any = SimpleNamespace(vocab_size=size, eos_ids=(), id_bytes=[b""] * size)
 
     def train_step() -> None:
         (model.loss(ids_BT, ids_BT.roll(-1, 1)) / ids_BT.numel()).backward()  # type: ignore[no-untyped-call]

@@ -68,6 +68,7 @@ def test_loss_and_gradients_are_those_of_transformers(pair):
     names = dict(ours.named_parameters())
     assert names.keys() == gradients.keys()
     for name, parameter in names.items():
+        assert parameter.grad is not None
         own = parameter.grad[: len(gradients[name])]  # without a head's padding
         assert close(own, gradients[name].grad, 2e-3), name
 

@@ -5,6 +5,7 @@ save_family("llama2", folder)      tokenizer.json, tokenizer_config.json, as tra
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -80,6 +81,7 @@ def build_family(family: str, size: int = 480) -> Tokenizer:
         )
         return backend
     backend = Tokenizer(models.BPE(ignore_merges=family == "llama3"))
+    splits: list[Any]
     if family == "smollm2":
         splits = [pre_tokenizers.Digits(individual_digits=True)]
         splits.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True))

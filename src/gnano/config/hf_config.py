@@ -59,7 +59,7 @@ def write_hf_config(config: ModelConfig) -> dict[str, Any]:
     for key, field in ROPE_KEYS[scaling.kind].items():
         value = getattr(scaling, field)
         rope[key] = None if key == "attention_factor" and not value else value
-    content = {
+    content: dict[str, Any] = {
         "architectures": [ARCHITECTURES[config.architecture]],
         "model_type": config.architecture,
         "vocab_size": config.vocab_size,
@@ -93,7 +93,7 @@ def read_hf_config(content: Mapping[str, Any]) -> ModelConfig:
 
     The sentence begins with the key; the caller adds the file.
     """
-    architecture = content.get("model_type")
+    architecture: Any = content.get("model_type")
     if architecture not in get_args(Architecture):
         raise ValueError(
             f"config.json has model_type = {architecture!r}; supported are "
@@ -176,7 +176,7 @@ def _read_rope(content: Mapping[str, Any], context: int) -> tuple[float, RopeSca
         for key, places in stated.items()
     }
     theta = _number(rope, "rope_theta", DEFAULT_THETA, math.inf, is_integer=False)
-    kind = {"default": "none", None: "none"}.get(rope.get("rope_type"), rope.get("rope_type"))
+    kind: Any = {"default": "none", None: "none"}.get(rope.get("rope_type"), rope.get("rope_type"))
     if kind not in ROPE_KEYS:
         others = ", ".join(name for name in ROPE_KEYS if name != "none")
         raise ValueError(f"config.json has rope_type {kind!r}; supported are default, {others}.")

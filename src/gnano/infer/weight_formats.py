@@ -69,7 +69,7 @@ class FusedLinear(Linear):
             super().__init__(parts[0].in_features, sum(part.out_features for part in parts))
         weight = parts[0].weight if len(parts) == 1 else torch.cat([p.weight for p in parts])
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        biases = [part.bias for part in parts if part.bias is not None]
+        biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]
         self.bias = nn.Parameter(torch.cat(biases).detach(), False) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -61,14 +61,14 @@ def save_config(
     precision = {"dtype": named, "torch_dtype": named}  # transformers before 4.56 reads the latter
     ends = {"bos_token_id": eos_token_id, "eos_token_id": eos_token_id}
     shape = write_hf_config(config)
-    contents = {
+    contents: dict[str, Any] = {
         "config.json": {**shape, **ends, **precision},
         "generation_config.json": {**ends, "do_sample": True},
     }
-    for name, content in (base_files or {}).items():
+    for name, base_content in (base_files or {}).items():
         if name in contents:
             own = {**shape, **precision} if name == "config.json" else {}
-            contents[name] = {**json.loads(content), **own}
+            contents[name] = {**json.loads(base_content), **own}
     for name, content in contents.items():
         (folder / name).write_text(dump_json(content, indent=2) + "\n", "utf-8")
 
