@@ -19,13 +19,14 @@ import torch
 
 from gnano.config.model_config import PRESETS
 from gnano.data.packed_dataset import IGNORE_INDEX
-from gnano.data.sft.chat_template import ALPACA, encode_conversation
+from gnano.data.sft.chat_template import ALPACA
 from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.encoding import encode_conversation
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.model.transformer import GPT
-from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.utils.platform_support import disable_malloc_trim
 
 T, MICRO_BATCH_SIZE = 1_024, 4
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=96, help="number of examples computed")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else load_gpt2_tokenizer()
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else load_gpt2_tokenizer()
     loaded = read_record_files(args.files, parse_conversation)
     print("\n".join(loaded.warnings) or "every record can be used")
     started = time.perf_counter()

@@ -21,12 +21,13 @@ import torch
 from gnano.config.model_config import PRESETS, LoraConfig
 from gnano.config.recipe import Recipe, load_recipe
 from gnano.data.packed_dataset import Batch
-from gnano.data.sft.chat_template import ALPACA, encode_conversation
+from gnano.data.sft.chat_template import ALPACA
 from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.encoding import encode_conversation
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
-from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.train_step import PrefetchLoader, TrainState
 
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer; by default GPT-2's")
     parser.add_argument("--steps", type=int, default=10, help="measured steps of each")
     args = parser.parse_args()
-    tokenizer = Tokenizer.load(args.tokenizer) if args.tokenizer else load_gpt2_tokenizer()
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else load_gpt2_tokenizer()
     recipe = load_recipe("1b-sft")
     shape = replace(PRESETS[args.shape], vocab_size=tokenizer.vocab_size)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,8 +12,9 @@ from tests.chat.conftest import GREEDY, TEMPLATE, UNICODE, RecordingEngine
 
 from gnano.chat.conversation import ChatSettings, ConversationHistory, Exchange
 from gnano.chat.repl import ChatSession
-from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt
+from gnano.data.sft.chat_template import ALPACA, ChatTemplate
 from gnano.data.sft.conversations import Turn
+from gnano.data.sft.encoding import encode_prompt
 
 
 @pytest.fixture

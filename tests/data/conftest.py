@@ -16,7 +16,7 @@ from gnano.config.data_config import DataConfig, SourceConfig
 from gnano.data import source_files
 from gnano.data.manifest import text_position
 from gnano.data.prepare.pipeline import prepare
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
 
 DEMO_GENERATORS = [
@@ -80,7 +80,7 @@ class Prepared:
 
     @property
     def tokenizer(self):
-        return Tokenizer.load(self.folder)
+        return load_tokenizer(self.folder)
 
     def texts(self, source):
         """Return the texts of a source in the order of its plan."""

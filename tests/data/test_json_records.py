@@ -25,7 +25,7 @@ from gnano.data.sft.conversations import parse_conversation
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.text_files import BadRecordCounter
 from gnano.evals.eval_tasks import load_tasks
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
 
 TEXTS = [f"Grüße {n}, 漢字 🙂 {'and some more words ' * 5}\nend {n}" for n in range(40)]
@@ -108,7 +108,7 @@ def test_every_command_reads_every_form(file, tmp_path, name, capsys):
     # tokenizer train
     out = tmp_path / "tokenizer"
     tokenizer_command.train_command((path,), out, vocab_size=300, column="body")
-    assert Tokenizer.load(out).fingerprint == train_bpe(TEXTS, 300).fingerprint
+    assert load_tokenizer(out).fingerprint == train_bpe(TEXTS, 300).fingerprint
     # sft, and with it dpo, smoke and chat's records
     questions = [{"instruction": each, "output": "yes"} for each in TEXTS]
     conversations = read_record_files(

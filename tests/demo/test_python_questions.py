@@ -12,8 +12,9 @@ from statistics import median
 import pytest
 
 from gnano.data.manifest import text_position
-from gnano.data.sft.chat_template import NAMED_TEMPLATES, ChatTemplate, encode_conversation
+from gnano.data.sft.chat_template import NAMED_TEMPLATES, ChatTemplate
 from gnano.data.sft.conversations import Conversation
+from gnano.data.sft.encoding import encode_conversation
 from gnano.demo.python_corpus import iter_python_code, iter_python_prose
 from gnano.demo.python_questions import build_python_questions
 from gnano.tokenizer.train_bpe import train_bpe

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gnano.config.inference_config import LoadConfig
-from gnano.data.sft.chat_template import ALPACA, read_template, save_template
+from gnano.data.sft.chat_template import ALPACA, ChatTemplate, read_template, save_template
 from gnano.evals.model_adapter import load_eval_model
 from gnano.export.formats import export_model
 from gnano.export.importing import import_model
 from gnano.export.tensor_file import TensorFileHints, load_export_source
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_config, load_parameters
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 READERS: dict[str, Callable[[Path, Path], Any]] = {
     "generate": lambda folder, _: Engine.load(folder, "cpu"),
@@ -63,7 +63,7 @@ def state(path: Path, statements: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_consistent_files_are_opened(folder, reader, tmp_path):
-    state(folder / CONFIG, {"eos_token_id": [Tokenizer.load(folder).end_of_text_id]})
+    state(folder / CONFIG, {"eos_token_id": [load_tokenizer(folder).end_of_text_id]})
     state(folder / TOKENIZER_CONFIG, {"model_max_length": 10**30})  # governs nothing, as elsewhere
     assert READERS[reader](folder, tmp_path / "out")
 
@@ -136,7 +136,8 @@ def test_template_json_must_match_the_jinja_template(folder):
         read_template(folder)
     (folder / "template.json").unlink()
     found = read_template(folder)  # from the Jinja alone
-    assert found and found.user == ALPACA.user.replace("Instruction", "Question")
+    assert isinstance(found, ChatTemplate)
+    assert found.user == ALPACA.user.replace("Instruction", "Question")
 
 
 @pytest.mark.parametrize("to", ["pt", "safetensors", "folder", "gguf"])

@@ -15,7 +15,7 @@ from gnano.export.onnx_file import export_onnx, trace_model
 from gnano.export.tensor_file import load_export_source
 from gnano.model.hf_io import load_model, save_model
 from gnano.model.transformer import GPT
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
 
 ort = pytest.importorskip("onnxruntime", reason="ONNX export needs auto-g-nano[onnx]")
@@ -260,7 +260,7 @@ def test_the_folder_is_complete(dtype, exported, checkpoint):
     files = ["chat_template.jinja", "config.json", "model.onnx", "model.onnx.data", *copied]
     assert {file.name for file in folder.iterdir()} == set(files)
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == 270
-    assert Tokenizer.load(folder).fingerprint == Tokenizer.load(checkpoint).fingerprint
+    assert load_tokenizer(folder).fingerprint == load_tokenizer(checkpoint).fingerprint
 
 
 def test_the_graph_holds_no_local_paths(exported, checkpoint):

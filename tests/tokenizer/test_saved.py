@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from gnano.tokenizer.bpe import Tokenizer
-from gnano.tokenizer.hf_tokenizer import HFTokenizer
+from gnano.tokenizer.hf_tokenizer import HFTokenizer, load_tokenizer
 
 TEXT = "It's a naïve café: 漢字 🙂\r\n    <|endoftext|> 12345"
 
@@ -20,7 +20,7 @@ def same(one: Tokenizer, other: Tokenizer) -> bool:
 
 def test_saving_and_loading_changes_nothing(tokenizer, tmp_path):
     tokenizer.save(tmp_path / "new" / "folder")
-    assert same(Tokenizer.load(tmp_path / "new" / "folder"), tokenizer)
+    assert same(load_tokenizer(tmp_path / "new" / "folder"), tokenizer)
 
 
 def test_a_worker_process_gets_the_same_tokenizer(tokenizer):
@@ -31,7 +31,7 @@ def test_a_tokenizer_saved_by_transformers_is_unchanged(tokenizer, tmp_path):
     transformers = pytest.importorskip("transformers")
     tokenizer.save(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
-    assert same(Tokenizer.load(tmp_path / "again"), tokenizer)
+    assert same(load_tokenizer(tmp_path / "again"), tokenizer)
 
 
 def test_another_order_of_merges_is_another_fingerprint(trained_tokenizer, tmp_path):
@@ -39,19 +39,19 @@ def test_another_order_of_merges_is_another_fingerprint(trained_tokenizer, tmp_p
     state = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     state["model"]["merges"].reverse()
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    assert Tokenizer.load(tmp_path).fingerprint != trained_tokenizer.fingerprint
+    assert load_tokenizer(tmp_path).fingerprint != trained_tokenizer.fingerprint
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"empty.tokenizer\.json does not exist"):
-        Tokenizer.load(tmp_path / "empty")
+        load_tokenizer(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"model": ', b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_truncated_file_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json is not valid JSON"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 MISFITS = {
@@ -95,8 +95,8 @@ def test_a_damaged_tokenizer_is_refused_and_another_kind_is_opened_as_such(
         (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
         if misfit == "another control token":
             (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<s>"}')
-        assert isinstance(Tokenizer.load(tmp_path), HFTokenizer)
+        assert isinstance(load_tokenizer(tmp_path), HFTokenizer)
         return
     with pytest.raises(ValueError, match=r"tokenizer\.json is not supported: ") as failure:
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     assert "\n" not in str(failure.value)

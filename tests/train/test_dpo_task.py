@@ -12,9 +12,10 @@ from tests.small_models import with_train
 from transformers import AutoModelForCausalLM
 
 from gnano.config.recipe import Recipe
-from gnano.data.sft.chat_template import PreferencePair, encode_preference, read_template
+from gnano.data.sft.chat_template import read_template
+from gnano.data.sft.encoding import PreferencePair, encode_preference
 from gnano.data.sft.record_loading import load_preferences
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.trainer import RunResult, train
 from gnano.utils.jsonl_log import read_metrics
 
@@ -43,7 +44,7 @@ def test_reference_margins_match_transformers(
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     template = read_template(tuned.checkpoint)
     assert template is not None
-    records, tokenizer = load_preferences(dpo_recipe.tuning_data), Tokenizer.load(base)
+    records, tokenizer = load_preferences(dpo_recipe.tuning_data), load_tokenizer(base)
     groups = [*records.train.values(), *records.heldout.values()]
     pairs: list[PreferencePair] = [
         encode_preference(p, template, tokenizer) for group in groups for p in group

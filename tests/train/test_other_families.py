@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.data.sft.test_jinja_template import CHATML
 from tests.model.families import build_model
 from tests.small_models import with_train
 from tests.tokenizer.families import save_family
 
+from gnano.chat.repl import ChatSession
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig, SamplingParams
+from gnano.data.sft.chat_template import ALPACA, read_template
+from gnano.data.sft.jinja_template import JinjaTemplate
 from gnano.evals.model_adapter import load_eval_model
 from gnano.evals.runner import measure_file
 from gnano.export.formats import export_model
@@ -116,3 +120,28 @@ def test_a_tuned_model_is_of_the_same_family(foreign, sft_recipe, tmp_path, rank
             assert torch.equal(copy(ids).logits, again(ids).logits)
         with pytest.raises(ValueError, match=r"gnano writes gguf files of plain Llama models"):
             export_model(tuned, "gguf", "fp32", tmp_path / "x.gguf")
+
+
+def test_a_foreign_chat_template_is_learned_kept_and_used(sft_recipe, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "base"
+    backend = save_family("smollm2", folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": CHATML}))
+    size = -(-backend.get_vocab_size() // 64) * 64
+    build_model("llama, tied", vocab_size=size, initializer_range=0.02).save_pretrained(folder)
+    recipe = with_train(
+        sft_recipe, init_from=str(folder), steps=2, save_every=2, eval_every=2, tokens_per_step=512
+    )
+    data = replace(recipe.tuning_data, epochs=0.0, template="")
+    train(replace(recipe, data=data), tmp_path / "run")
+    tuned = find_checkpoint(tmp_path / "run")
+    assert isinstance(read_template(tuned), JinjaTemplate)
+    assert read_template(tuned) == read_template(folder)
+    session = ChatSession(Engine.load(tuned, "cpu"), read_template(tuned) or ALPACA)
+    encoded: Any = AutoTokenizer.from_pretrained(tuned).apply_chat_template(
+        [{"role": "user", "content": "Where?"}], add_generation_prompt=True, return_dict=True
+    )
+    list(session.ask("Where?"))
+    assert session.answer_stats[-1].prompt_tokens == len(encoded["input_ids"])

@@ -15,11 +15,12 @@ from tests.small_models import with_train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gnano.config.recipe import Recipe, load_recipe
-from gnano.data.sft.chat_template import ALPACA, encode_conversation, read_template
+from gnano.data.sft.chat_template import ALPACA, ChatTemplate, read_template
 from gnano.data.sft.conversations import Conversation, Turn
+from gnano.data.sft.encoding import encode_conversation
 from gnano.data.sft.record_loading import load_conversations
 from gnano.model.hf_io import load_model
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.trainer import RunResult, build_task, train
 from gnano.train.training_task import Notify
@@ -99,7 +100,7 @@ def test_heldout_loss_matches_transformers(
     nats, count = 0.0, 0
     for found in load_conversations(sft_recipe.tuning_data).heldout.values():
         for one in found:
-            example = encode_conversation(one, template, Tokenizer.load(base))
+            example = encode_conversation(one, template, load_tokenizer(base))
             assert len(example.ids) <= 97
             ids = torch.from_numpy(example.ids.astype("int64"))[None]
             labels = torch.where(torch.from_numpy(example.loss_mask)[None], ids, -100)
@@ -114,8 +115,8 @@ def test_heldout_loss_matches_transformers(
 def test_loss_falls_and_checkpoint_has_the_chat_template(tuned: RunResult, base: Path) -> None:
     rows = read_metrics(tuned.run / "metrics.jsonl")
     assert rows[-1]["final"] and rows[-1]["heldout"]["loss"] < rows[0]["heldout"]["loss"] - 0.5
-    template, tokenizer = read_template(tuned.checkpoint), Tokenizer.load(tuned.checkpoint)
-    assert template is not None and template.user == "Q: {content}\n"
+    template, tokenizer = read_template(tuned.checkpoint), load_tokenizer(tuned.checkpoint)
+    assert isinstance(template, ChatTemplate) and template.user == "Q: {content}\n"
     theirs = AutoTokenizer.from_pretrained(tuned.checkpoint)
     turns = (Turn("user", "Say bird 3"), Turn("assistant", "bird"))
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]

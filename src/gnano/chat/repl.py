@@ -33,13 +33,13 @@ from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import (
     ALPACA,
+    AnyTemplate,
     ChatTemplate,
-    encode_prompt,
     load_template,
-    read_jinja_template,
     read_template,
 )
 from gnano.data.sft.conversations import Turn
+from gnano.data.sft.encoding import encode_prompt
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.utils.formatting import plural
@@ -65,13 +65,11 @@ def run_chat(
     `format` names a chat template; None is that of the checkpoint's tuning. The code is 2 if a line
     of a pipe failed, with the reason on stderr.
     """
-    template = load_template(format) if format else None
+    template: AnyTemplate | None = load_template(format) if format else None
     folder = find_checkpoint(checkpoint)
     template = template or read_template(folder)
     engine = Engine.load(folder, **vars(load_config))
-    note = ""
-    if template is None:
-        note = TEXTS["unknown_template" if read_jinja_template(folder) else "not_tuned"]
+    note = "" if template else TEXTS["not_tuned"]
     session = ChatSession(engine, template or ALPACA, settings, system_prompt)
     is_interactive = prompt is None and sys.stdin.isatty()
     output = open_terminal_output() if is_interactive else ChatOutput()
@@ -207,7 +205,7 @@ class ChatSession:
     def __init__(
         self,
         engine: Engine,
-        template: ChatTemplate = ALPACA,
+        template: AnyTemplate = ALPACA,
         settings: ChatSettings | None = None,
         system_prompt: str = "",
     ) -> None:
@@ -216,7 +214,8 @@ class ChatSession:
         self.context_length = engine.model.config.block_size
         self.batch = engine.new_batch(reuse_prefix=True)
         # a model that did not learn to end its answer continues with the opening of a question
-        opening = template.user.partition("{content}")[0].strip().partition("\n")[0].strip()
+        user = template.user if isinstance(template, ChatTemplate) else ""
+        opening = user.partition("{content}")[0].strip().partition("\n")[0].strip()
         self.stop_strings = (opening,) if len(opening) >= MIN_STOP_CHARS else ()
         self.answer_stats: list[AnswerStats] = []  # of all answers, dropped ones included
         self.resume(ConversationHistory(_clean(system_prompt)))

@@ -34,7 +34,7 @@ from gnano.checkpoint.run_checkpoints import (
     write_checksums,
 )
 from gnano.config.model_config import LoraConfig, ModelConfig
-from gnano.data.sft.chat_template import ChatTemplate, save_template
+from gnano.data.sft.chat_template import AnyTemplate, ChatTemplate, save_template
 from gnano.model.hf_io import load_parameters, save_model
 from gnano.model.lora import save_adapter
 from gnano.model.transformer import GPT
@@ -55,7 +55,7 @@ class CheckpointAssets:
 
     model_config: ModelConfig
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None = None  # of a fine-tuned model
+    chat_template: AnyTemplate | None = None  # of a fine-tuned model
     base_model: str = ""  # folder of the weights that an adapter changes
     lora_config: LoraConfig = field(default_factory=LoraConfig)
 
@@ -95,7 +95,7 @@ def write_checkpoint(
         save_model(model, partial, tokenizer.end_of_text_id, tokenizer.files)
         check_cancelled()
         assets.tokenizer.save(partial, max_length=assets.model_config.block_size)
-        if assets.chat_template is not None:
+        if isinstance(assets.chat_template, ChatTemplate):  # another's is one of the tokenizer's
             save_template(assets.chat_template, partial)
         if assets.lora_config.rank:
             lora = {n: t for n, t in snapshot.training_tensors.items() if n.startswith(LORA_PREFIX)}

@@ -67,11 +67,11 @@ def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional])
         text: The text to split.
     """
     from gnano.checkpoint.run_checkpoints import find_checkpoint
-    from gnano.tokenizer.bpe import Tokenizer
+    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
     tokenizer = find_named_model(tokenizer)
     has_own = (tokenizer / "tokenizer.json").exists()
-    loaded = Tokenizer.load(tokenizer if has_own else find_checkpoint(tokenizer))
+    loaded = load_tokenizer(tokenizer if has_own else find_checkpoint(tokenizer))
     for token in loaded.encode(text):
         echo(f"{token:>6}  {loaded.decode_bytes([token])!r}")
 

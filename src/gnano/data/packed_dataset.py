@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gnano.tokenizer.bpe import Tokenizer
+    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 IGNORE_INDEX = -100  # a target that does not count; PyTorch's default
 
@@ -93,9 +94,7 @@ class TokenizedCorpus:
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The folder's tokenizer; raises ValueError if it is not the one of the shards."""
-        from gnano.tokenizer.bpe import Tokenizer
-
-        tokenizer = Tokenizer.load(self.folder)
+        tokenizer = load_tokenizer(self.folder)
         if tokenizer.fingerprint != self.manifest.tokenizer["fingerprint"]:
             raise ValueError(
                 f"{self.folder / 'tokenizer.json'} is not the tokenizer that made these shards."

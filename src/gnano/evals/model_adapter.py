@@ -33,6 +33,7 @@ from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
 from gnano.model.hf_io import find_weight_files, read_json_object
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.lineage import training_stages
 from gnano.utils.platform_support import require, resolve_device
 from gnano.utils.validation import ConflictingValuesError
@@ -165,7 +166,7 @@ def is_gnano_model(folder: Path) -> bool:
     """Return whether gnano's engine can load the folder; raise if its config contradicts itself."""
     try:
         read_hf_config(read_json_object(folder / "config.json"))
-        Tokenizer.load(folder)
+        load_tokenizer(folder)
         return bool(find_weight_files(folder))
     except ConflictingValuesError:
         raise

@@ -19,8 +19,9 @@ from typing import Any
 
 from gnano.config.data_config import InstructionConfig
 from gnano.config.inference_config import SamplingParams
-from gnano.data.sft.chat_template import ALPACA, ChatTemplate, encode_prompt, read_template
+from gnano.data.sft.chat_template import ALPACA, AnyTemplate, ChatTemplate, read_template
 from gnano.data.sft.conversations import Conversation
+from gnano.data.sft.encoding import encode_prompt
 from gnano.data.sft.record_loading import load_conversations
 from gnano.evals.text_checks import repetition_rate
 from gnano.infer.engine import Engine
@@ -176,7 +177,7 @@ def compare_answers(
 
 def generate_answers(
     engine: Engine,
-    template: ChatTemplate,
+    template: AnyTemplate,
     questions: Sequence[Conversation],
     max_tokens: int,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -213,8 +214,10 @@ def truncate_prompt(ids: Sequence[int], block_size: int, max_tokens: int) -> Seq
     return ids[-max(block_size - max_tokens, block_size // 2) :]
 
 
-def template_markers(template: ChatTemplate) -> tuple[str, ...]:
+def template_markers(template: AnyTemplate) -> tuple[str, ...]:
     """Return the first line of each part of a template that is long enough to be recognized."""
+    if not isinstance(template, ChatTemplate):
+        return ()
     parts = (getattr(template, field.name) for field in fields(template))
     lines = (part.partition("{")[0].strip().partition("\n")[0] for part in parts)
     return tuple(dict.fromkeys(line for line in lines if len(line) >= MIN_MARKER_LENGTH))

@@ -15,8 +15,9 @@ from typing import Any
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import MAX_COUNT, LoadConfig, SamplingParams
 from gnano.data.packed_dataset import TokenizedCorpus
-from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, load_template, read_template
+from gnano.data.sft.chat_template import AnyTemplate, ChatTemplate, load_template, read_template
 from gnano.data.sft.conversations import Turn
+from gnano.data.sft.encoding import encode_prompt
 from gnano.evals.memorization import CopiedSpan, find_longest_copies
 from gnano.evals.sft_compare import template_markers, truncate_prompt
 from gnano.evals.text_checks import SETTINGS, Expectation, Grade, TextKind, Verdict, grade_text
@@ -162,7 +163,7 @@ def _load_template(format: str) -> ChatTemplate | None:
 
 def generate_samples(
     engine: Engine,
-    template: ChatTemplate | None,
+    template: AnyTemplate | None,
     sampling: SamplingParams,
     max_tokens: int,
     on_progress: Callable[[int], None] = lambda _: None,

@@ -26,7 +26,7 @@ from gnano.model.hf_io import (
     save_config,
     save_tensors,
 )
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.utils.files import check_output_path, create_dir_atomically
 from gnano.utils.validation import require_agreement
 
@@ -63,7 +63,7 @@ def import_model(
             config = replace(config, tie_embeddings=True)
         tensors = clean_tensors(tensors, config, source_path)
     if tokenizer_folder:
-        tokenizer = Tokenizer.load(tokenizer_folder)
+        tokenizer = load_tokenizer(tokenizer_folder)
     elif tokenizer is None and config.vocab_size == 50_257:
         from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
 

@@ -22,8 +22,9 @@ from huggingface_hub import ModelCardData
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import LoadConfig, SamplingParams
-from gnano.data.sft.chat_template import ChatTemplate, encode_prompt, read_template
+from gnano.data.sft.chat_template import AnyTemplate, ChatTemplate, read_template
 from gnano.data.sft.conversations import Turn
+from gnano.data.sft.encoding import encode_prompt
 from gnano.evals.result_store import load_valid_results
 from gnano.infer.engine import Engine
 from gnano.model.flops import num_parameters
@@ -114,7 +115,9 @@ def build_model_card(
         origin=origin,
         template=template,
         template_name=Path(tuning.template).stem if tuning else "",
-        template_example=template and template.render_prompt((Turn("user", "Where is the key?"),)),
+        template_example=template.render_prompt((Turn("user", "Where is the key?"),))
+        if isinstance(template, ChatTemplate)
+        else None,
         prompt=DEFAULT_QUESTIONS[0] if template else DEFAULT_PROMPTS[0],
         begin=begin,
         files=sorted(files),
@@ -191,7 +194,7 @@ def _heldout_table(heldout: dict[str, Any], unit: str) -> str:
 
 
 def _generate_samples(
-    folder: Path, template: ChatTemplate | None, prompts: Sequence[str]
+    folder: Path, template: AnyTemplate | None, prompts: Sequence[str]
 ) -> list[str]:
     """Return each prompt with the model's continuation or answer."""
     engine = Engine.load(folder)

@@ -161,7 +161,9 @@ def _convert(file: Path, key: str, notify: Notify, tokenizer_folder: Path | None
     out = cache / f"{file.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not out.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with (cache / ".lock").open("w") as lock:  # one process converts, others wait for it
+        with (cache / ".lock").open(
+            "w", encoding="utf-8"
+        ) as lock:  # one process converts, others wait for it
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not out.exists():
                 notify(f"Converting {file} into {out}, once.")

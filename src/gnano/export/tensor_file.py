@@ -22,6 +22,7 @@ from gnano.config.model_config import MAX_DIMENSION, PRESETS, ModelConfig
 from gnano.model.hf_io import WRAPPER_PREFIXES, load_config, load_pickle, load_tensors
 from gnano.model.tensor_names import convert_from_published
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.utils.validation import Range, check_field_ranges, require_agreement
 
 CONFIG_METADATA_KEY = "gnano.shape"  # key of the shape in a tensor file's metadata
@@ -45,7 +46,7 @@ def load_export_source(path: Path) -> ExportSource:
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
-    return ExportSource(folder, config, load_tensors(folder, config), Tokenizer.load(folder))
+    return ExportSource(folder, config, load_tensors(folder, config), load_tokenizer(folder))
 
 
 @dataclass(frozen=True, kw_only=True)

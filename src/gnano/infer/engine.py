@@ -20,6 +20,7 @@ from gnano.infer.weight_formats import FusedLinear, fuse_projections, prepack_on
 from gnano.model.hf_io import load_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.utils.platform_support import compile_unsupported_reason, resolve_device
 from gnano.utils.validation import Range, check_number
 
@@ -97,7 +98,7 @@ class Engine:
             quantize_model(model, quant)
         if torch_dtype != torch.bfloat16:  # unpacked bf16 is faster for one row
             prepack_onednn(model)
-        engine = cls(model, Tokenizer.load(folder))
+        engine = cls(model, load_tokenizer(folder))
         if compile:
             engine.compiled_decoder = CompiledDecoder(model)
             engine.compiled_decoder.warm_up()

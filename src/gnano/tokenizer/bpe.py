@@ -13,6 +13,7 @@ times as fast.
 import codecs
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
-
-from gnano.utils.validation import require_agreement
 
 if TYPE_CHECKING:
     import tiktoken
@@ -49,7 +48,7 @@ UNICODE_TO_BYTE |= {chr(256 + number): byte for number, byte in enumerate(_OTHER
 
 
 class Tokenizer:
-    """A byte-level BPE from `load_gpt2_tokenizer()`, `train_bpe()` or `Tokenizer.load(folder)`.
+    """A byte-level BPE from `load_gpt2_tokenizer()`, `train_bpe()` or `load_tokenizer(folder)`.
 
     It encodes in one thread. It can be pickled, so that several processes can encode faster.
     """
@@ -58,6 +57,7 @@ class Tokenizer:
     end_of_text_id: int  # the id of <|endoftext|>, which separates documents
     bos_ids: tuple[int, ...]  # the ids before a text, as in the model's training
     eos_ids: tuple[int, ...]  # the ids that end a text
+    control_tokens: dict[str, int]  # tokens that are not text, and their ids
     files: dict[str, bytes]  # of another family's model, by name: kept when saving
     name: str  # "gpt2", or "bpe-4096" by its size
     fingerprint: str  # SHA-256 of all that determines the ids
@@ -92,6 +92,7 @@ class Tokenizer:
         self.vocab_size = len(vocab)
         self.end_of_text_id = vocab[END_OF_TEXT]
         self.bos_ids = self.eos_ids = (self.end_of_text_id,)
+        self.control_tokens = {END_OF_TEXT: self.end_of_text_id}
         self.files = {}
         self.id_bytes = [
             b"" if token == END_OF_TEXT else bytes(map(UNICODE_TO_BYTE.__getitem__, token))
@@ -118,6 +119,24 @@ class Tokenizer:
         if self.name == "gpt2" and len(text) < TIKTOKEN_MAX_CHARS:
             return self._tiktoken.encode_to_numpy(text, disallowed_special=())
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
+
+    def encode_with_controls(
+        self, text: str, with_controls: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the ids of a text whose control tokens count, and where each starts in it."""
+        self._backend.encode_special_tokens = not with_controls
+        try:
+            found = self._backend.encode(replace_surrogates(text), add_special_tokens=False)
+        finally:
+            self._backend.encode_special_tokens = True
+        starts = [start for start, _ in found.offsets]
+        return np.array(found.ids, np.int64), np.array(starts, np.int64)
+
+    def split_at_controls(self, text: str) -> list[str]:
+        """Return the parts of a text, of which each control token is one."""
+        controls = sorted(self.control_tokens, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, controls))})", text) if controls else [text]
+        return [part for part in parts if part]
 
     def decode(self, ids: Iterable[int], *, show_end_of_text: bool = False) -> str:
         """Return the text of these ids; invalid UTF-8 (half a character) becomes U+FFFD.
@@ -160,55 +179,6 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
-
-    @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Read a tokenizer that `save` wrote, or that of another model, as `HFTokenizer`.
-
-        Raises FileNotFoundError without a `tokenizer.json`, ValueError if it is damaged, of a kind
-        that is not supported, or contradicts a model's files in the same folder.
-        """
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} does not exist. Give a folder with a tokenizer, such as a checkpoint."
-            )
-        try:
-            state = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}). Copy it here again.") from None
-        try:
-            tokenizer = cls(*_parse_tokenizer_json(state))
-        except ValueError:
-            from gnano.tokenizer.hf_tokenizer import load_hf_tokenizer
-
-            return load_hf_tokenizer(folder)
-        # a model's files have the vocabulary's size, and the ids and names of its control tokens
-        ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
-        names = {"that of tokenizer.json": END_OF_TEXT}
-        for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
-            try:
-                content = json.loads((folder / file).read_bytes())
-            except (OSError, ValueError, RecursionError):  # the model's loader reports it
-                continue
-            if not isinstance(content, dict):
-                continue
-            for key in ("eos_token", "bos_token"):
-                stated_id, name = content.get(f"{key}_id"), content.get(key)
-                if isinstance(stated_id, list) and len(stated_id) == 1:
-                    stated_id = stated_id[0]
-                require_agreement(
-                    f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id}
-                )
-                name = name.get("content") if isinstance(name, dict) else name
-                require_agreement(f"In {folder} the {key}", {**names, f"that of {file}": name})
-            rows = content.get("vocab_size")
-            if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
-                raise ValueError(
-                    f"The tokenizer of {folder} has {tokenizer.vocab_size:,} tokens, more than the "
-                    f"model's {rows:,}."
-                )
-        return tokenizer
 
     @cached_property
     def _tiktoken(self) -> "tiktoken.Encoding":
@@ -278,7 +248,7 @@ def replace_surrogates(text: str) -> str:
     return text
 
 
-def _parse_tokenizer_json(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def parse_tokenizer_json(state: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return its vocabulary and merges; raise ValueError if it has settings not supported here."""
     match state:
         case {

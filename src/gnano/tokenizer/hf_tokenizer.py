@@ -23,11 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as Backend
 
-from gnano.tokenizer.bpe import UNICODE_TO_BYTE, Tokenizer, replace_surrogates
+from gnano.tokenizer.bpe import (
+    END_OF_TEXT,
+    UNICODE_TO_BYTE,
+    Tokenizer,
+    parse_tokenizer_json,
+    replace_surrogates,
+)
+from gnano.utils.validation import require_agreement
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("tokenizer.model", "vocab.json", "merges.txt"),
+    *("tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"),
 )
 CONFIG_FILES = ("generation_config.json", "config.json", "tokenizer_config.json")  # by precedence
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
@@ -124,7 +131,7 @@ def _spell(token: str, is_byte_level: bool) -> bytes:
     return token.replace(SPACE, " ").encode()
 
 
-def load_hf_tokenizer(folder: Path) -> HFTokenizer:
+def _load_hf_tokenizer(folder: Path) -> HFTokenizer:
     """Read the tokenizer of a model folder; raise ValueError, naming the file, if it cannot be."""
     names = dict.fromkeys((*TOKENIZER_FILES, *CONFIG_FILES))
     files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
@@ -133,3 +140,48 @@ def load_hf_tokenizer(folder: Path) -> HFTokenizer:
     except Exception as error:  # the library raises nothing more specific
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"{folder / 'tokenizer.json'} is not supported: {reason}.") from None
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read a folder's tokenizer: GPT-2's, one that gnano trained, or that of another family.
+
+    Raises FileNotFoundError without a `tokenizer.json`, ValueError if it is damaged, of a kind
+    that is not supported, or contradicts a model's files in the same folder.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist. Give a folder with a tokenizer, such as a checkpoint."
+        )
+    try:
+        state = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Copy it here again.") from None
+    try:
+        tokenizer = Tokenizer(*parse_tokenizer_json(state))
+    except ValueError:
+        return _load_hf_tokenizer(folder)
+    # a model's files have the vocabulary's size, and the ids and names of its control tokens
+    ids = {f"that of {END_OF_TEXT} in tokenizer.json": tokenizer.end_of_text_id}
+    names = {"that of tokenizer.json": END_OF_TEXT}
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        try:
+            content = json.loads((folder / file).read_bytes())
+        except (OSError, ValueError, RecursionError):  # the model's loader reports it
+            continue
+        if not isinstance(content, dict):
+            continue
+        for key in ("eos_token", "bos_token"):
+            stated_id, name = content.get(f"{key}_id"), content.get(key)
+            if isinstance(stated_id, list) and len(stated_id) == 1:
+                stated_id = stated_id[0]
+            require_agreement(f"In {folder} the id of {key}", {**ids, f"that of {file}": stated_id})
+            name = name.get("content") if isinstance(name, dict) else name
+            require_agreement(f"In {folder} the {key}", {**names, f"that of {file}": name})
+        rows = content.get("vocab_size")
+        if file == "config.json" and isinstance(rows, int) and rows < tokenizer.vocab_size:
+            raise ValueError(
+                f"The tokenizer of {folder} has {tokenizer.vocab_size:,} tokens, more than the "
+                f"model's {rows:,}."
+            )
+    return tokenizer

@@ -26,7 +26,7 @@ from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe, flatten_recipe
 from gnano.model.flops import flops_per_token
 from gnano.model.fp8 import fp8_unsupported_reason
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.estimate import choose_parallelism
 from gnano.train.logging.trackers import check_trackers_installed
@@ -197,7 +197,7 @@ def _check_changes(
     _check_allowed(changes, allowed, run)
     checkpoints = list_checkpoints(run) if old[DATA_KEY] != new[DATA_KEY] else []
     # other data may be allowed, but not ids that mean other texts
-    if checkpoints and (Tokenizer.load(checkpoints[-1]).fingerprint != task.tokenizer.fingerprint):
+    if checkpoints and (load_tokenizer(checkpoints[-1]).fingerprint != task.tokenizer.fingerprint):
         raise ValueError(
             f"{task.data_location} was tokenized with another tokenizer than the data of "
             f"{run}, so its ids mean other texts. Prepare it with the tokenizer of the run "

@@ -17,10 +17,11 @@ from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.data.manifest import warn_empty_heldout
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
-from gnano.data.sft.chat_template import ChatTemplate
+from gnano.data.sft.chat_template import AnyTemplate
 from gnano.data.sft.sft_dataset import TrainingDataset
 from gnano.model.hf_io import load_config
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import HeldoutSet, HeldoutText
 from gnano.train.lineage import BaseCheckpoint
@@ -39,7 +40,7 @@ class TrainingTask(ABC):
     data_location: str  # where the data is stored, for messages
     fingerprint: str  # of all data
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None = None
+    chat_template: AnyTemplate | None = None
     base: BaseCheckpoint | None  # None: the run starts with random weights
     base_config: ModelConfig | None
     is_growing: bool = False  # whether `gnano prepare` is still adding data
@@ -72,7 +73,7 @@ class PretrainingTask(TrainingTask):
         if base is None or not (base.folder / "config.json").is_file():
             return
         self.base_config = load_config(base.folder)
-        if Tokenizer.load(base.folder).fingerprint != self.tokenizer.fingerprint:
+        if load_tokenizer(base.folder).fingerprint != self.tokenizer.fingerprint:
             raise ValueError(
                 f"{self.data_location} was tokenized with another tokenizer than that of "
                 f"{base.folder}, so its ids mean other texts. Prepare it with that tokenizer "

@@ -34,21 +34,15 @@ from gnano.checkpoint.run_checkpoints import list_checkpoints
 from gnano.config.data_config import InstructionConfig
 from gnano.config.recipe import Recipe
 from gnano.data.packed_dataset import Batch
-from gnano.data.sft.chat_template import (
-    ALPACA,
-    ChatTemplate,
-    Example,
-    encode_conversation,
-    encode_preference,
-    load_template,
-    read_template,
-)
+from gnano.data.sft.chat_template import ALPACA, AnyTemplate, load_template, read_template
+from gnano.data.sft.encoding import Example, encode_conversation, encode_preference
 from gnano.data.sft.record_loading import SplitRecords, load_conversations, load_preferences
 from gnano.data.sft.sft_dataset import PreferenceBatch, PreferenceDataset, SFTDataset
 from gnano.data.source_files import resolve_source_files
 from gnano.model.hf_io import load_config, save_tensors
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.train.distributed.context import DistContext
 from gnano.train.evaluator import (
     HeldoutResult,
@@ -70,10 +64,10 @@ class TuningTask(TrainingTask):
     """The common part of SFT and DPO."""
 
     base: BaseCheckpoint
-    chat_template: ChatTemplate
+    chat_template: AnyTemplate
     dataset: SFTDataset | PreferenceDataset
     load_records: Callable[[InstructionConfig], SplitRecords[Any]]
-    encode: Callable[[Any, ChatTemplate, Tokenizer], Any]  # as one or two examples of token ids
+    encode: Callable[[Any, AnyTemplate, Tokenizer], Any]  # as one or two examples of token ids
     summarize: Callable[[dict[str, list[float]]], HeldoutResult]
 
     def __init__(
@@ -97,7 +91,7 @@ class TuningTask(TrainingTask):
         config = recipe.tuning_data
         template = load_template(config.template) if config.template else read_template(folder)
         self.base, self.chat_template = base, template or ALPACA
-        self.base_config, self.tokenizer = load_config(folder), Tokenizer.load(folder)
+        self.base_config, self.tokenizer = load_config(folder), load_tokenizer(folder)
         self.sequence_length, self.beta = self.base_config.block_size, recipe.train.dpo_beta
         self.data_location = ", ".join(source.location for source in config.sources.values())
         # rank 0 downloads for all ranks that share its disk; the others find the files

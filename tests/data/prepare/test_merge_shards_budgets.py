@@ -10,7 +10,7 @@ from tests.data.conftest import LETTERS, numbered, parts, some_texts, with_sourc
 from gnano.data.manifest import Manifest, is_heldout
 from gnano.data.prepare.pipeline import prepare
 from gnano.data.readers import Document
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_files_that_the_budget_does_not_need_are_not_read(eight_tasks):
     for (file,) in files[3:]:
         path = Path(config.sources["a"].files[0], file.name)
         path.write_text("{broken" + path.read_text()[7:])  # of the same size
-    tokenizer = Tokenizer.load(done)
+    tokenizer = load_tokenizer(done)
     budget = sum(len(tokenizer.encode(text)) + 1 for texts in tasks[:2] for text in texts)
     # of the first two tasks some is held out, so that a third is needed
     manifest = prepare(with_source(config, "a", max_tokens=budget))

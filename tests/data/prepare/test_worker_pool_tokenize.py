@@ -18,14 +18,14 @@ from gnano.data.prepare.worker_pool import (
     load_draft,
 )
 from gnano.data.readers import Document
-from gnano.tokenizer.bpe import Tokenizer
+from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 LENGTHS = [1, 4, 5, 6, 9, 10, 11, 50]
 
 
 @pytest.fixture
 def tokenizer(tokenizer_folder):
-    return Tokenizer.load(Path(tokenizer_folder))
+    return load_tokenizer(Path(tokenizer_folder))
 
 
 @pytest.fixture

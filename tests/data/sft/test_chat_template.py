@@ -15,13 +15,12 @@ from gnano.data.sft.chat_template import (
     CHATML,
     PLAIN,
     ChatTemplate,
-    encode_conversation,
-    encode_prompt,
     load_template,
     read_template,
     save_template,
 )
 from gnano.data.sft.conversations import Conversation, Turn
+from gnano.data.sft.encoding import encode_conversation, encode_prompt
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gnano.data.packed_dataset import IGNORE_INDEX
-from gnano.data.sft.chat_template import ALPACA, encode_preference, save_template
+from gnano.data.sft.chat_template import ALPACA, save_template
 from gnano.data.sft.conversations import parse_preference
+from gnano.data.sft.encoding import encode_preference
 from gnano.data.sft.sft_dataset import PreferenceBatch, PreferenceDataset
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT

@@ -9,16 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnano.data.packed_dataset import IGNORE_INDEX
-from gnano.data.sft.chat_template import (
-    ALPACA,
-    CHATML,
+from gnano.data.sft.chat_template import ALPACA, CHATML
+from gnano.data.sft.conversations import Conversation, Preference, Turn
+from gnano.data.sft.encoding import (
     MIN_PROMPT_TOKENS,
     Example,
     PreferencePair,
     encode_conversation,
     encode_preference,
 )
-from gnano.data.sft.conversations import Conversation, Preference, Turn
 from gnano.data.sft.sft_dataset import PreferenceDataset
 from gnano.tokenizer.train_bpe import train_bpe
 

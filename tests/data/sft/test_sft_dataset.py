@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from gnano.data.packed_dataset import IGNORE_INDEX, Batch
-from gnano.data.sft.chat_template import ALPACA, Example, encode_conversation
+from gnano.data.sft.chat_template import ALPACA
 from gnano.data.sft.conversations import parse_conversation
+from gnano.data.sft.encoding import Example, encode_conversation
 from gnano.data.sft.record_loading import read_record_files
 from gnano.data.sft.sft_dataset import SFTDataset
 from gnano.model.transformer import GPT

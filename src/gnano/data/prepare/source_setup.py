@@ -35,6 +35,7 @@ from gnano.utils.files import check_output_path, lock_folder
 
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
+    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 
 DOWNLOADS_FOLDER = ".downloads"  # in the data folder
@@ -133,9 +134,7 @@ def _open_manifest(
 
 def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Manifest:
     """Return the saved manifest if it belongs to this plan; raise ValueError otherwise."""
-    from gnano.tokenizer.bpe import Tokenizer
-
-    if Tokenizer.load(folder).fingerprint != saved.tokenizer["fingerprint"]:
+    if load_tokenizer(folder).fingerprint != saved.tokenizer["fingerprint"]:
         raise ValueError(
             f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards. "
             f"Restore that tokenizer, or prepare another folder (--data.folder)."
@@ -162,7 +161,6 @@ def _save_new_tokenizer(
     config: DataConfig, folder: Path, inputs: dict[str, SourceFiles]
 ) -> "Tokenizer":
     """Make and save the tokenizer of a new folder; raise ValueError if it has other files."""
-    from gnano.tokenizer.bpe import Tokenizer
     from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
     from gnano.tokenizer.train_bpe import train_bpe
 
@@ -184,7 +182,7 @@ def _save_new_tokenizer(
             f"(such as bpe-4096), nor a folder."
         )
     elif (path / "tokenizer.json").exists():
-        tokenizer = Tokenizer.load(path)
+        tokenizer = load_tokenizer(path)
     else:
         tokenizer = load_gpt2_tokenizer(path)
     if tokenizer.vocab_size > 2**16:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from gnano.data.ngram_overlap import DecontaminationFilter
     from gnano.tokenizer.bpe import Tokenizer
+    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 
 KEY_DTYPE = np.dtype("<u8")
@@ -126,9 +127,7 @@ class Worker:
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the data folder."""
-        from gnano.tokenizer.bpe import Tokenizer
-
-        return Tokenizer.load(Path(self.config.folder))
+        return load_tokenizer(Path(self.config.folder))
 
     @cached_property
     def decontamination(self) -> "DecontaminationFilter | None":

@@ -1,7 +1,7 @@
-"""Chat templates, and the encoding of conversations as token ids with a loss mask.
+"""Chat templates: text with placeholders, which gnano's models are tuned with.
 
-A template is text with placeholders. Each answer ends with end-of-text, which the model learns;
-the text before an answer, from the start or the previous answer, is its prompt:
+Each answer ends with end-of-text, which the model learns; the text before an answer, from the start
+or the previous answer, is its prompt:
 
     <|endoftext|>Below is an instruction …### Response:⏎Paris.<|endoftext|>⏎⏎### Instruction:⏎…
     └───────────────── prompt ─────────────────────────┘└── learned ──────┘└── prompt ──
@@ -13,23 +13,19 @@ answer have the same ids whether they are encoded separately or together.
 import json
 import re
 import tomllib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gnano.data.sft.conversations import Conversation, Preference, Turn
-from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
+from gnano.data.sft.conversations import Conversation, Turn
+from gnano.data.sft.jinja_template import JinjaTemplate
+from gnano.tokenizer.bpe import END_OF_TEXT
 from gnano.utils.files import read_text
 from gnano.utils.validation import ConflictingValuesError
 
 JINJA_TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FILE = "template.json"  # in a checkpoint: the template of its tuning
-MIN_PROMPT_TOKENS = 32  # kept of a prompt whose answer alone is too long
 VARIABLE = re.compile(r"\{(content|context)\}")
 REQUIRED_VARIABLES = {
     "system": ("content",),
@@ -182,14 +178,15 @@ def load_template(name: str) -> ChatTemplate:
         raise ValueError(f"{path} is not a template: {str(error).rstrip('.')}.") from None
 
 
-def read_template(folder: Path) -> ChatTemplate | None:
-    """Return the template of a checkpoint's tuning; None without one that gnano can represent.
+def read_template(folder: Path) -> "AnyTemplate | None":
+    """Return the template of a checkpoint's tuning, or of another family; None without one.
 
     Raises ValueError if gnano's file and the Jinja template for other programs differ.
     """
     path, jinja = folder / TEMPLATE_FILE, read_jinja_template(folder)
     if not path.is_file():
-        return ChatTemplate.from_jinja(jinja) if jinja else None
+        own = ChatTemplate.from_jinja(jinja) if jinja else None
+        return own or (JinjaTemplate(jinja, _special_tokens(folder)) if jinja else None)
     template = load_template(str(path))
     if jinja not in (None, template.to_jinja()):
         raise ConflictingValuesError(
@@ -197,6 +194,19 @@ def read_template(folder: Path) -> ChatTemplate | None:
             f"different formats. Delete the wrong one."
         )
     return template
+
+
+def _special_tokens(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return the names and texts of a tokenizer's special tokens, which a template may use."""
+    try:
+        config = json.loads(read_text(folder / "tokenizer_config.json"))
+    except (OSError, ValueError):  # the tokenizer's loader reports it
+        return ()
+    tokens = {key: value for key, value in config.items() if key.endswith("_token")}
+    named = {
+        key: value["content"] if isinstance(value, dict) else value for key, value in tokens.items()
+    }
+    return tuple((key, value) for key, value in named.items() if isinstance(value, str))
 
 
 def read_jinja_template(folder: Path) -> str | None:
@@ -236,114 +246,4 @@ def _jinja_to_text(expression: str) -> str:
     )
 
 
-class Example(NamedTuple):
-    """The token ids of one conversation, of which only the answers are learned."""
-
-    ids: NDArray[np.int32]  # [n], n ≥ 2
-    loss_mask: NDArray[np.bool_]  # [n]: true in answers, which include their end-of-text
-    is_truncated: bool = False
-
-    @property
-    def examples(self) -> tuple["Example"]:
-        """This example, for code that also handles pairs."""
-        return (self,)
-
-    @property
-    def num_positions(self) -> int:
-        """The number of positions in a row: one for each id but the first."""
-        return len(self.ids) - 1
-
-    @property
-    def answer_start(self) -> int:
-        """The index of the last answer's first id."""
-        return int(np.flatnonzero(~self.loss_mask)[-1]) + 1
-
-    def truncate(self, length: int) -> "Example":
-        """Return the example in at most `length` positions.
-
-        A longer one loses its start, so that the last answer stays complete. If the answer alone
-        is too long, the example keeps the end of its prompt and loses the answer's end.
-        """
-        size, max_ids = len(self.ids), length + 1
-        if size <= max_ids:
-            return self
-        start = min(size - max_ids, max(self.answer_start - min(MIN_PROMPT_TOKENS, length), 0))
-        part = slice(start, start + max_ids)
-        return Example(self.ids[part], self.loss_mask[part], is_truncated=True)
-
-
-class PreferencePair(NamedTuple):
-    """Two examples with the ids of the same prompt; each learns its answer."""
-
-    chosen: Example
-    rejected: Example
-    is_truncated: bool = False
-
-    @property
-    def examples(self) -> tuple[Example, Example]:
-        """Both examples."""
-        return self.chosen, self.rejected
-
-    @property
-    def num_positions(self) -> int:
-        """The number of positions of both examples in a row."""
-        return self.chosen.num_positions + self.rejected.num_positions
-
-    def truncate(self, length: int) -> "PreferencePair":
-        """Return the pair in at most `length` positions for both examples.
-
-        A longer one loses the start of the prompt in both examples. If the answers alone are too
-        long, they lose their ends, the longer one first.
-        """
-        if self.num_positions <= length:
-            return self
-        start = self.chosen.answer_start
-        answers = [example.ids[start:] for example in self.examples]
-        max_ids = length + 2  # an example has one id more than positions
-        # the minimum is at most half of an example
-        min_prompt = min(MIN_PROMPT_TOKENS, start, max(length // 4, 1))
-        prompt_size = max((max_ids - sum(map(len, answers))) // 2, min_prompt)
-        max_ids -= 2 * prompt_size
-        longest = max(max_ids - min(map(len, answers)), max_ids // 2)
-        prompt = self.chosen.ids[start - prompt_size : start]
-        chosen, rejected = (_build_example(prompt, answer[:longest]) for answer in answers)
-        return PreferencePair(chosen, rejected, is_truncated=True)
-
-
-def encode_conversation(
-    conversation: Conversation, template: ChatTemplate, tokenizer: Tokenizer
-) -> Example:
-    """Return the ids of end-of-text, then of prompt, answer and end-of-text for each answer."""
-    end, encode = [tokenizer.end_of_text_id], tokenizer.encode_array
-    parts: list[Any] = [end]
-    is_learned = [False]
-    for prompt, answer in template.render_turns(conversation):
-        parts += [encode(prompt), encode(answer), end]
-        is_learned += [False, True, True]
-    loss_mask = np.repeat(is_learned, [len(part) for part in parts])
-    return Example(np.concatenate(parts).astype(np.int32), loss_mask)
-
-
-def encode_prompt(turns: Sequence[Turn], template: ChatTemplate, tokenizer: Tokenizer) -> list[int]:
-    """Return the ids before the next answer, the same as in training."""
-    turns = (*turns, Turn("assistant", ""))
-    example = encode_conversation(Conversation(turns), template, tokenizer)
-    ids: list[int] = example.ids[:-1].tolist()  # without the end of the empty answer
-    return ids
-
-
-def encode_preference(
-    preference: Preference, template: ChatTemplate, tokenizer: Tokenizer
-) -> PreferencePair:
-    """Return two examples that learn only their last answer."""
-    turns = (*preference.turns, Turn("assistant", preference.chosen))
-    chosen = encode_conversation(Conversation(turns), template, tokenizer)
-    prompt, answer = np.split(chosen.ids, [chosen.answer_start])
-    rejected = [*tokenizer.encode(preference.rejected), tokenizer.end_of_text_id]
-    return PreferencePair(_build_example(prompt, answer), _build_example(prompt, rejected))
-
-
-def _build_example(prompt: NDArray[Any], answer: NDArray[Any] | list[int]) -> Example:
-    """Return an example that learns only the answer."""
-    ids = np.concatenate([prompt, answer]).astype(np.int32)
-    return Example(ids, np.arange(len(ids)) >= len(prompt))
+AnyTemplate = ChatTemplate | JinjaTemplate

@@ -34,7 +34,7 @@ from torch import Tensor
 from gnano.data.packed_dataset import IGNORE_INDEX, Batch, PackedDataset
 from gnano.data.packing import first_fit_decreasing
 from gnano.data.sampler import EpochSampler
-from gnano.data.sft.chat_template import Example, PreferencePair
+from gnano.data.sft.encoding import Example, PreferencePair
 
 ItemT = TypeVar("ItemT", bound=Example | PreferencePair)
 BatchT = TypeVar("BatchT", bound="Batch | PreferenceBatch")
