@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gnano.tokenizer.bpe import Tokenizer
-    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 IGNORE_INDEX = -100  # a target that does not count; PyTorch's default
 
@@ -94,6 +93,8 @@ class TokenizedCorpus:
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The folder's tokenizer; raises ValueError if it is not the one of the shards."""
+        from gnano.tokenizer.hf_tokenizer import load_tokenizer
+
         tokenizer = load_tokenizer(self.folder)
         if tokenizer.fingerprint != self.manifest.tokenizer["fingerprint"]:
             raise ValueError(

@@ -35,7 +35,6 @@ from gnano.utils.files import check_output_path, lock_folder
 
 if TYPE_CHECKING:
     from gnano.tokenizer.bpe import Tokenizer
-    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 
 DOWNLOADS_FOLDER = ".downloads"  # in the data folder
@@ -134,6 +133,8 @@ def _open_manifest(
 
 def _check_saved_manifest(folder: Path, saved: Manifest, plan: ShardPlan) -> Manifest:
     """Return the saved manifest if it belongs to this plan; raise ValueError otherwise."""
+    from gnano.tokenizer.hf_tokenizer import load_tokenizer
+
     if load_tokenizer(folder).fingerprint != saved.tokenizer["fingerprint"]:
         raise ValueError(
             f"{folder / 'tokenizer.json'} is not the tokenizer that made these shards. "
@@ -162,6 +163,7 @@ def _save_new_tokenizer(
 ) -> "Tokenizer":
     """Make and save the tokenizer of a new folder; raise ValueError if it has other files."""
     from gnano.tokenizer.gpt2 import load_gpt2_tokenizer
+    from gnano.tokenizer.hf_tokenizer import load_tokenizer
     from gnano.tokenizer.train_bpe import train_bpe
 
     for name in config.sources:

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from gnano.data.ngram_overlap import DecontaminationFilter
     from gnano.tokenizer.bpe import Tokenizer
-    from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 
 KEY_DTYPE = np.dtype("<u8")
@@ -127,6 +126,8 @@ class Worker:
     @cached_property
     def tokenizer(self) -> "Tokenizer":
         """The tokenizer of the data folder."""
+        from gnano.tokenizer.hf_tokenizer import load_tokenizer
+
         return load_tokenizer(Path(self.config.folder))
 
     @cached_property
