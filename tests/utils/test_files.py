@@ -98,6 +98,8 @@ def test_the_line_of_bytes_that_are_not_utf_8_is_named(tmp_path):
 
 # their JSON holds only integers and strings, or gnano alone reads or hashes it
 USES_JSON_DUMPS = {
+    "data/sft/jinja_template.py",
+    "tokenizer/hf_tokenizer.py",
     "checkpoint/run_checkpoints.py",
     "checkpoint/export_weights.py",
     "data/manifest.py",

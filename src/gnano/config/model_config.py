@@ -3,7 +3,7 @@
 LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args
 
 from gnano.utils.validation import Range, check_field_ranges, reject_unused
@@ -82,7 +82,7 @@ class ModelConfig:
     tie_embeddings: bool = False  # use the embedding's matrix as the head
     attention_bias: bool = False  # biases of the projections in attention (llama, qwen3)
     mlp_bias: bool = False  # biases of the projections in the feed-forward layer (llama)
-    rope_scaling: RopeScaling = RopeScaling()
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
 
     def __post_init__(self) -> None:
         check_field_ranges(self, "model")
