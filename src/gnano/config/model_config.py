@@ -30,7 +30,7 @@ class RopeScaling:
     llama3: by wavelength, https://github.com/meta-llama/llama-models.
     """
 
-    kind: Literal["none", "linear", "llama3", "yarn"] = "none"
+    kind: Literal["none", "linear", "llama3", "yarn"] = "none"  # how; none: as pretrained
     factor: Annotated[float, Range(1)] = 1.0  # by which the lowest frequencies are divided
     # llama3, yarn: context of pretraining, in tokens
     original_context: Annotated[int, Range(0, MAX_DIMENSION)] = 0
