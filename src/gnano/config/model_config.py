@@ -34,11 +34,13 @@ class RopeScaling:
     factor: Annotated[float, Range(1)] = 1.0  # by which the lowest frequencies are divided
     # llama3, yarn: context of pretraining, in tokens
     original_context: Annotated[int, Range(0, MAX_DIMENSION)] = 0
-    # llama3: wavelengths from context / high to context / low are interpolated
+    # llama3: turns over the context below which a frequency is divided
     low_freq_factor: Annotated[float, Range(0, exclusive_minimum=True)] = 1.0
+    # llama3: turns above which it is kept; between them it is interpolated
     high_freq_factor: Annotated[float, Range(0, exclusive_minimum=True)] = 4.0
-    # yarn: turns over the context between which frequencies are interpolated
+    # yarn: turns over the context above which a frequency is kept
     beta_fast: Annotated[float, Range(0, exclusive_minimum=True)] = 32.0
+    # yarn: turns below which it is divided
     beta_slow: Annotated[float, Range(0, exclusive_minimum=True)] = 1.0
     # yarn: multiplies cosines and sines; 0: 0.1 ln(factor) + 1
     attention_factor: Annotated[float, Range(0)] = 0.0

@@ -100,6 +100,21 @@ def test_several_ranks_give_the_losses_of_a_single_one(
             torch.testing.assert_close(weights(folder)[name], tensor, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("parallel", "precision"), [("ddp", "fp32"), ("fsdp", "bf16")])
+def test_a_tied_head_and_norms_of_heads_on_two_ranks(
+    plain: Recipe, tmp_path: Path, parallel: str, precision: str
+) -> None:
+    """The embedding is the head: both of its gradients must reach every rank's copy or shard."""
+    model = replace(plain.model, architecture="qwen3", tie_embeddings=True, attention_bias=True)
+    tied = with_train(replace(plain, model=model), precision=precision)
+    assert run(tied, tmp_path / "one") == [0], output(tmp_path / "one")
+    several = with_train(tied, parallel=parallel)
+    assert run(several, tmp_path / "two", ranks=2) == [0, 0], output(tmp_path / "two")
+    expected = losses(tmp_path / "one")
+    np.testing.assert_allclose(losses(tmp_path / "two"), expected, rtol=TOLERANCE[precision])
+    assert "lm_head.weight" not in weights(tmp_path / "two")
+
+
 @pytest.mark.compile
 @pytest.mark.parametrize(("parallel", "precision"), [("ddp", "fp32"), ("fsdp", "bf16")])
 def test_muon_compiled_blocks_and_recomputation_on_two_ranks(
