@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from itertools import chain, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists
+from tests.tokenizer.families import save_family
 
+from gnano.config.data_config import DataConfig, SourceConfig
+from gnano.data.inspection import verify_data
 from gnano.data.packed_dataset import PackedDataset, TokenizedCorpus
+from gnano.data.prepare.pipeline import prepare
 from gnano.data.shards import ShardWriter, open_shard_file
 
 END = 65_535
@@ -18,7 +23,7 @@ many_documents = lists(lists(integers(0, END - 1), max_size=20), max_size=10)
 
 
 def write(folder, documents, name="00000"):
-    with ShardWriter(Path(folder), name, END) as shard:
+    with ShardWriter(Path(folder), name, END, 2**16) as shard:
         for ids in documents:
             shard.add(np.array(ids, dtype=np.int64), 10 + len(ids))
         return shard.finish()
@@ -46,7 +51,7 @@ def test_the_file_is_little_endian_16_bit_ids_and_nothing_else(tmp_path):
 
 
 def test_a_shard_is_not_visible_before_it_is_complete(tmp_path):
-    with ShardWriter(tmp_path, "00000", END) as shard:
+    with ShardWriter(tmp_path, "00000", END, 2**16) as shard:
         shard.add(np.array([1, 2, 3]), 3)
         assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))
     assert not list(tmp_path.glob("*.tokens")) + list(tmp_path.glob("*.docs"))  # interrupted
@@ -141,3 +146,42 @@ def test_training_never_sees_a_damaged_shard(copy):
                 dataset.read_batch([i])
         else:
             dataset.read_batch([i])
+
+
+def test_ids_of_more_than_16_bits_are_stored_read_and_deduplicated(tmp_path):
+    """A tokenizer of 70,000 ids, as Llama 3's and Qwen's are larger than 65,536."""
+    backend = save_family("llama3", tmp_path / "tokenizer")
+    words = [f"word{number}" for number in range(70_000)]
+    backend.add_tokens(words)
+    (tmp_path / "tokenizer/tokenizer.json").write_text(backend.to_str(), "utf-8")
+    (tmp_path / "corpus").mkdir()
+    texts = [" ".join(words[number::997]) for number in range(60)]
+    for number, text in enumerate([*texts, texts[0]]):  # one is repeated
+        (tmp_path / f"corpus/{number:03}.txt").write_text(text)
+    config = DataConfig(
+        folder=str(tmp_path / "data"),
+        tokenizer=str(tmp_path / "tokenizer"),
+        heldout_fraction=0.1,
+        sources={"words": SourceConfig(files=(str(tmp_path / "corpus"),))},
+        workers=1,
+    )
+    manifest = prepare(config)
+    source = manifest.sources["words"]
+    assert source.dropped["repeated"] == 1
+    assert {shard.id_bytes for shard in [*source.shards, *source.heldout]} == {4}
+    for shard in source.shards:
+        assert (tmp_path / f"data/words/{shard.name}.tokens").stat().st_size == 4 * shard.tokens
+    assert verify_data(tmp_path / "data") == []
+    corpus = TokenizedCorpus(tmp_path / "data")
+    tokens = [corpus.shard_tokens(0, number).tolist() for number in range(len(source.shards))]
+    ids = [*chain.from_iterable(tokens), *corpus.heldout_tokens(0).tolist()]
+    assert max(ids) > 2**16
+    end = corpus.tokenizer.end_of_text_id
+    groups = (list(part) for is_end, part in groupby(ids, end.__eq__) if not is_end)
+    assert sorted(map(corpus.tokenizer.decode, groups)) == sorted(texts)
+    assert prepare(config).fingerprint == manifest.fingerprint
+
+
+def test_ids_of_16_bits_leave_no_trace_in_the_manifest(recipe):
+    text = (Path(recipe.pretraining_data.folder) / "manifest.json").read_text()
+    assert "sha256_tokens" in text and "id_bytes" not in text

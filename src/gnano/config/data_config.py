@@ -104,7 +104,7 @@ class DataConfig:
     tokenizer: str = "gpt2"  # gpt2, bpe-N (trained on this corpus, N entries), or a folder
     # share of the documents held out from training
     heldout_fraction: Annotated[float, Range(0, 1, exclusive_maximum=True)] = 0.005
-    # approximate tokens in a shard file; 2 bytes each
+    # approximate tokens in a shard file; 2 bytes each, or 4 for more than 65,536 ids
     shard_tokens: Annotated[int, Range(1, 2**31 - 1)] = 2**26
     decontaminate: tuple[str, ...] = ()  # evaluation files; documents sharing 13 words are dropped
     workers: Annotated[int, Range(0, 2**16)] = 0  # processes that tokenize; 0: one per core

@@ -102,7 +102,7 @@ def verify_data(
         checks = pool.map(lambda job: list(_check_shard(job[0], job[1], *limits)), shards)
         for number, ((_, shard), found) in enumerate(zip(shards, checks, strict=True), 1):
             problems += found
-            size += 2 * shard.tokens + 4 * shard.documents
+            size += shard.id_bytes * shard.tokens + 4 * shard.documents
             progress(number, len(shards), size)
     return problems
 

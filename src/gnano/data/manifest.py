@@ -30,7 +30,7 @@ import numpy as np
 
 from gnano.config.data_config import MAX_BAD_SHARE
 from gnano.data.readers import Document
-from gnano.data.shards import ShardInfo
+from gnano.data.shards import ShardInfo, omit_id_bytes
 from gnano.data.source_files import InputFile, TaskFiles
 from gnano.data.text_files import MAX_SHOWN_RECORDS, BadRecordCounter, RecordError
 from gnano.utils.files import atomic_write_text
@@ -207,7 +207,7 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`; finished tasks are only in the markers until all is complete."""
-        content = asdict(self)
+        content = asdict(self, dict_factory=omit_id_bytes)
         if not self.complete:
             del content["sources"]
         content = {"format": MANIFEST_FORMAT, "fingerprint": self.fingerprint, **content}
@@ -288,7 +288,8 @@ def read_marker(folder: Path, task: int) -> TaskInfo | None:
 
 def write_marker(folder: Path, task: int, info: TaskInfo) -> None:
     """Mark a task as finished."""
-    atomic_write_text(marker_path(folder, task), json.dumps(asdict(info), indent=1) + "\n")
+    content = asdict(info, dict_factory=omit_id_bytes)
+    atomic_write_text(marker_path(folder, task), json.dumps(content, indent=1) + "\n")
 
 
 def count_bad_records(plan: SourcePlan, tasks: Sequence[TaskInfo]) -> BadRecordCounter:

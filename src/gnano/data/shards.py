@@ -1,6 +1,7 @@
-"""Token shards on disk: `uint16` ids, and where each document starts.
+"""Token shards on disk: the ids of documents, and where each document starts.
 
-    00000.tokens   little-endian uint16: <eot> document <eot> document …
+    00000.tokens   little-endian uint16, or uint32 where a vocabulary has more than 65,536 ids:
+                   <eot> document <eot> document …
     00000.docs     little-endian uint32: position of each document's end-of-text token
 
 End-of-text comes first: the first token of a document is then predicted from "a new document
@@ -21,10 +22,9 @@ from numpy.typing import NDArray
 
 from gnano.utils.files import atomic_write_bytes
 
-TOKEN_DTYPE = np.dtype("<u2")
 OFFSET_DTYPE = np.dtype("<u4")
 
-Tokens = np.ndarray[tuple[int], np.dtype[np.uint16]]
+Tokens = np.ndarray[tuple[int], np.dtype[Any]]
 Offsets = np.ndarray[tuple[int], np.dtype[np.uint32]]
 
 
@@ -38,14 +38,32 @@ class ShardInfo:
     bytes: int  # UTF-8 bytes of the text
     sha256_tokens: str
     sha256_docs: str
+    id_bytes: int = 2  # 4 for ids of more than 16 bits
+
+    def __post_init__(self) -> None:
+        if self.id_bytes not in (2, 4):
+            raise ValueError(f"id_bytes is {self.id_bytes}; it must be 2 or 4")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its ids."""
+        return np.dtype(f"<u{self.id_bytes}")
+
+
+def omit_id_bytes(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return fields as a dict, for `asdict`: ids of 16 bits, the usual, are not stated."""
+    return {key: value for key, value in items if (key, value) != ("id_bytes", 2)}
 
 
 class ShardWriter:
     """Writes one shard; its files appear on `finish`."""
 
-    def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
+    def __init__(self, folder: Path, name: str, end_of_text: int, vocab_size: int) -> None:
         self.folder, self.name = folder, name
-        self.end_of_text = np.array([end_of_text], TOKEN_DTYPE).tobytes()
+        self.id_bytes = 2 if vocab_size <= 2**16 else 4
+        self.dtype = np.dtype(f"<u{self.id_bytes}")
+        self.vocab_size = vocab_size
+        self.end_of_text = np.array([end_of_text], self.dtype).tobytes()
         self.tokens = self.bytes = 0
         self.offsets = array("I")
         self.hash = hashlib.sha256()
@@ -60,9 +78,10 @@ class ShardWriter:
 
     def add(self, ids: NDArray[Any], size: int) -> None:
         """Append a document's ids; `size` is its length in UTF-8 bytes."""
-        assert ids.max(initial=0) < 2**16 and ids.min(initial=0) >= 0, "an id of more than 16 bits"
+        is_known = ids.max(initial=0) < self.vocab_size and ids.min(initial=0) >= 0
+        assert is_known, "an id outside the vocabulary"
         self.offsets.append(self.tokens)
-        data = self.end_of_text + ids.astype(TOKEN_DTYPE).tobytes()
+        data = self.end_of_text + ids.astype(self.dtype).tobytes()
         self.hash.update(data)
         self.file.write(data)
         self.tokens += len(ids) + 1
@@ -83,13 +102,14 @@ class ShardWriter:
             bytes=self.bytes,
             sha256_tokens=self.hash.hexdigest(),
             sha256_docs=hashlib.sha256(starts).hexdigest(),
+            id_bytes=self.id_bytes,
         )
 
 
 def has_all_shard_files(folder: Path, shard: ShardInfo) -> bool:
     """Return whether both files exist with the right size; their content is not checked."""
     sizes = {
-        "tokens": shard.tokens * TOKEN_DTYPE.itemsize,
+        "tokens": shard.tokens * shard.id_bytes,
         "docs": shard.documents * OFFSET_DTYPE.itemsize,
     }
     paths = {folder / f"{shard.name}.{suffix}": size for suffix, size in sizes.items()}
@@ -101,7 +121,7 @@ def open_shard_file(
 ) -> np.ndarray[tuple[int], np.dtype[Any]]:
     """Map a shard's ids or document starts read-only, after checking size and checksum."""
     path = folder / f"{shard.name}.{kind}"
-    dtype: np.dtype[Any] = TOKEN_DTYPE if kind == "tokens" else OFFSET_DTYPE
+    dtype: np.dtype[Any] = shard.dtype if kind == "tokens" else OFFSET_DTYPE
     sha256 = shard.sha256_tokens if kind == "tokens" else shard.sha256_docs
     count = shard.tokens if kind == "tokens" else shard.documents
     advice = f"Delete {path.stem}.* in {path.parent} and run the same `gnano prepare` again."

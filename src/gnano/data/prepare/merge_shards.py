@@ -40,7 +40,6 @@ from gnano.data.prepare.worker_pool import (
 )
 from gnano.data.shards import (
     OFFSET_DTYPE,
-    TOKEN_DTYPE,
     ShardInfo,
     has_all_shard_files,
     open_shard_file,
@@ -215,7 +214,7 @@ def _move_shard(
     all_offsets = open_shard_file(source, shard, "docs")
     sizes = np.fromfile(source / f"{shard.name}.sizes", SIZE_DTYPE)
     lengths = np.diff(all_offsets, append=len(all_tokens)).astype(np.int64)
-    tokens = all_tokens[np.repeat(keep, lengths)].astype(TOKEN_DTYPE).tobytes()
+    tokens = all_tokens[np.repeat(keep, lengths)].astype(shard.dtype).tobytes()
     offsets = (np.cumsum(lengths[keep]) - lengths[keep]).astype(OFFSET_DTYPE).tobytes()
     atomic_write_bytes(folder / f"{name}.tokens", tokens)
     atomic_write_bytes(folder / f"{name}.docs", offsets)
@@ -226,4 +225,5 @@ def _move_shard(
         bytes=int(sizes[keep].sum(dtype=np.int64)),
         sha256_tokens=hashlib.sha256(tokens).hexdigest(),
         sha256_docs=hashlib.sha256(offsets).hexdigest(),
+        id_bytes=shard.id_bytes,
     )

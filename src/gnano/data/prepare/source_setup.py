@@ -187,11 +187,6 @@ def _save_new_tokenizer(
         tokenizer = load_tokenizer(path)
     else:
         tokenizer = load_gpt2_tokenizer(path)
-    if tokenizer.vocab_size > 2**16:
-        raise ValueError(
-            f"data.tokenizer {config.tokenizer!r} has {tokenizer.vocab_size:,} ids, but "
-            f"shards store ids in 16 bits. Use one of {2**16:,} ids or fewer."
-        )
     tokenizer.save(folder)
     return tokenizer
 

@@ -78,8 +78,8 @@ def load_draft(folder: Path) -> TaskInfo | None:
 class _DraftShard(ShardWriter):
     """A shard that is being written, with its documents' keys and sizes."""
 
-    def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
-        super().__init__(folder, name, end_of_text)
+    def __init__(self, folder: Path, name: str, end_of_text: int, vocab_size: int) -> None:
+        super().__init__(folder, name, end_of_text, vocab_size)
         self.keys, self.sizes = array("Q"), array("I")
 
     def add_document(self, ids: "NDArray[Any]", size: int, key: int) -> None:
@@ -156,7 +156,8 @@ class Worker:
         with ExitStack() as stack:
 
             def open_shard(name: str) -> _DraftShard:
-                return stack.enter_context(_DraftShard(temporary, name, tokenizer.end_of_text_id))
+                ids = tokenizer.end_of_text_id, tokenizer.vocab_size
+                return stack.enter_context(_DraftShard(temporary, name, *ids))
 
             heldout = open_shard(HELDOUT_SHARD)
             for document in bad.filter(read_task_documents(source, paths)):
