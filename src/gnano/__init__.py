@@ -37,7 +37,7 @@ def load(
     """
     if sys.platform == "win32":
         raise OSError(WINDOWS_ERROR)
-    from gnano.export.named_model import find_model
+    from gnano.export.model_resolver import resolve_model
     from gnano.infer.engine import Engine
 
-    return Engine.load(find_model(str(path)), device, dtype, quant, compile)
+    return Engine.load(resolve_model(str(path)), device, dtype, quant, compile)

@@ -177,7 +177,7 @@ def test_run_resumes_without_its_base_but_not_from_another(
     started.mkdir()
     for name in ("recipe.toml", "metrics.jsonl"):
         shutil.copy(tmp_path / "run" / name, started)
-    with pytest.raises(ValueError, match=r"has changed since the run was started"):
+    with pytest.raises(ValueError, match=r"have changed since the run was started"):
         train(mine, started)  # killed before its first checkpoint
     shutil.rmtree(copy)
     result = train(mine, tmp_path / "run")

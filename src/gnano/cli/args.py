@@ -82,11 +82,11 @@ def parse_recipe(
     return recipe, SimpleNamespace(**{name: getattr(parsed, name) for name in options})
 
 
-def find_named_model(name: Path | str) -> Path:
+def model_folder(name: Path | str) -> Path:
     """Return the run or folder of a model named on the command line."""
-    from gnano.export.named_model import find_model
+    from gnano.export.model_resolver import resolve_model
 
-    return find_model(name, echo_stderr)
+    return resolve_model(name, echo_stderr)
 
 
 def with_base_folder(recipe: Recipe, run: Path) -> Recipe:
@@ -94,7 +94,7 @@ def with_base_folder(recipe: Recipe, run: Path) -> Recipe:
 
     A started run keeps the commit of the Hub that it started from.
     """
-    from gnano.export.named_model import is_commit_of
+    from gnano.export.model_resolver import is_commit_of
     from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata
 
     name = recipe.train.init_from
@@ -102,7 +102,7 @@ def with_base_folder(recipe: Recipe, run: Path) -> Recipe:
         return recipe
     started = read_run_metadata(run / RECIPE_FILE).recipe.train if has_started(run) else None
     is_known = started is not None and is_commit_of(Path(started.init_from), name)
-    folder = started.init_from if started and is_known else str(find_named_model(name))
+    folder = started.init_from if started and is_known else str(model_folder(name))
     return replace(recipe, train=replace(recipe.train, init_from=folder))
 
 

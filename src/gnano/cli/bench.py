@@ -1,6 +1,6 @@
 """The command `gnano bench`: measures how fast a checkpoint generates."""
 
-from gnano.cli.args import JsonFlag, LoadArgs, ModelArg, find_named_model
+from gnano.cli.args import JsonFlag, LoadArgs, ModelArg, model_folder
 from gnano.config.inference_config import LoadConfig
 from gnano.utils.terminal import echo
 
@@ -27,5 +27,5 @@ def bench(
     """
     from gnano.reporting.completions import run_benchmark
 
-    checkpoint = find_named_model(checkpoint)
+    checkpoint = model_folder(checkpoint)
     echo(run_benchmark(checkpoint, load_config, texts, prompt, tokens, json_))

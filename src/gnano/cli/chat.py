@@ -1,6 +1,6 @@
 """The command `gnano chat`: chats with a checkpoint."""
 
-from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg, find_named_model
+from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg, model_folder
 from gnano.config.inference_config import LoadConfig, SamplingParams
 
 
@@ -31,5 +31,5 @@ def chat(
     from gnano.chat.repl import run_chat
 
     settings = ChatSettings(**vars(sampling), tokens=tokens)
-    checkpoint = find_named_model(checkpoint)
+    checkpoint = model_folder(checkpoint)
     return run_chat(checkpoint, load_config, settings, format, system, prompt)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs, find_named_model
+from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs, model_folder
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.utils.terminal import StatusLine, echo, echo_stderr
 
@@ -48,7 +48,7 @@ def compare(
 
     if plot:
         check_plot_path(plot)
-    models = tuple(map(find_named_model, models))
+    models = tuple(map(model_folder, models))
     with closing(StatusLine()) as line:
         result = compare_models(
             models, eval_config, load_config, published, all_published, line.update, line.print

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs, PathArg, find_named_model
+from gnano.cli.args import EvalArgs, JsonFlag, LoadArgs, PathArg, model_folder
 from gnano.config.inference_config import EvalConfig, LoadConfig
 from gnano.utils.terminal import StatusLine, echo, echo_stderr
 
@@ -42,7 +42,7 @@ def eval(
     from gnano.evals.result_store import choose_result_path, write_result
     from gnano.evals.runner import evaluate
 
-    checkpoint = find_named_model(checkpoint)
+    checkpoint = model_folder(checkpoint)
     with closing(StatusLine()) as line:
         if harness:
             result = evaluate_with_lm_eval(

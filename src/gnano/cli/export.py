@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from gnano.cli.args import ModelArg, find_named_model
+from gnano.cli.args import ModelArg, model_folder
 from gnano.config.inference_config import ExportDtype, ExportFormat
 from gnano.utils.terminal import StatusLine, echo
 
@@ -32,6 +32,6 @@ def export(
     from gnano.export.formats import export_model
 
     with closing(StatusLine()) as line:
-        result = export_model(find_named_model(checkpoint), to, dtype, out, line.update)
+        result = export_model(model_folder(checkpoint), to, dtype, out, line.update)
     echo(f"{result.path}: {result.size_bytes / 1e9:.3f} GB")
     echo(result.load_snippet)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg, find_named_model
+from gnano.cli.args import LoadArgs, ModelArg, SamplingArgs, TokensArg, model_folder
 from gnano.config.inference_config import LoadConfig, SamplingParams
 from gnano.utils.terminal import echo
 
@@ -48,7 +48,7 @@ def generate(
     from gnano.reporting.completions import iter_output, read_prompts
 
     prompts = read_prompts(prompt, file, lines)
-    checkpoint = find_named_model(checkpoint)
+    checkpoint = model_folder(checkpoint)
     for piece in iter_output(
         checkpoint, load_config, prompts, tokens, sampling, stop, samples, logprobs,
         context_shift, json_,

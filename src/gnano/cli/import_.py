@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gnano.cli.args import PathArg, find_named_model
+from gnano.cli.args import PathArg, model_folder
 from gnano.utils.terminal import echo
 
 
@@ -42,7 +42,7 @@ def import_(
     hints = TensorFileHints(
         n_head=n_head, block_size=block_size, rope_theta=rope_theta, norm_eps=norm_eps
     )
-    path = path if path.exists() else find_named_model(path)
+    path = path if path.exists() else model_folder(path)
     config = import_model(path, out, hints, tokenizer)
     echo(
         f"{out}: {num_parameters(config):,} parameters, {config.n_layer} layers, width "

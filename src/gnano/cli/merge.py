@@ -1,6 +1,6 @@
 """The command `gnano merge`: merges a LoRA adapter into its base model."""
 
-from gnano.cli.args import PathArg, find_named_model
+from gnano.cli.args import PathArg, model_folder
 from gnano.utils.terminal import echo
 
 
@@ -24,4 +24,4 @@ def merge(base: PathArg, adapter: PathArg, out: PathArg) -> None:
     from gnano.checkpoint.export_weights import merge_adapter
     from gnano.reporting.description import describe_files
 
-    echo(describe_files(merge_adapter(find_named_model(base), adapter, out)))
+    echo(describe_files(merge_adapter(model_folder(base), adapter, out)))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import JsonFlag, LoadArgs, ModelArg, find_named_model
+from gnano.cli.args import JsonFlag, LoadArgs, ModelArg, model_folder
 from gnano.config.inference_config import LoadConfig
 from gnano.utils.files import dump_json
 from gnano.utils.terminal import StatusLine, echo, echo_stderr
@@ -41,7 +41,7 @@ def smoke(
     """
     from gnano.evals.smoke_test import run_smoke_test
 
-    checkpoint = find_named_model(checkpoint)
+    checkpoint = model_folder(checkpoint)
     with closing(StatusLine()) as line:
         report = run_smoke_test(
             checkpoint, format, temperatures, tokens, seed, load_config, data, line.update

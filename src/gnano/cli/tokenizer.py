@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from gnano.cli.args import PATH_REGISTRY, PathArg, find_named_model
+from gnano.cli.args import PATH_REGISTRY, PathArg, model_folder
 from gnano.utils.terminal import echo, echo_stderr
 
 
@@ -69,7 +69,7 @@ def show_command(tokenizer: PathArg, text: Annotated[str, tyro.conf.Positional])
     from gnano.checkpoint.run_checkpoints import find_checkpoint
     from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
-    tokenizer = find_named_model(tokenizer)
+    tokenizer = model_folder(tokenizer)
     has_own = (tokenizer / "tokenizer.json").exists()
     loaded = load_tokenizer(tokenizer if has_own else find_checkpoint(tokenizer))
     for token in loaded.encode(text):

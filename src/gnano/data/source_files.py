@@ -75,7 +75,7 @@ class SourceFiles:
     def fetch_task(self, task: int, downloads: Path) -> list[Path]:
         """Return where a task's files are, after downloading those of the Hub."""
         if self.source.kind == "hub":
-            from gnano.utils.hf_hub import HubFile, download_file
+            from gnano.utils.hf_datasets import HubFile, download_file
 
             for file in self.tasks[task]:
                 download_file(self.source.repo, self.commit, HubFile(*file), downloads)
@@ -98,7 +98,7 @@ def find_source_files(source: SourceConfig, commit: str = "") -> SourceFiles:
         file = InputFile(source.generator, source.max_bytes, identity)
         return SourceFiles(source, ((file,),), Path())
     if source.kind == "hub":
-        from gnano.utils.hf_hub import resolve_dataset
+        from gnano.utils.hf_datasets import resolve_dataset
 
         revision = commit or source.revision
         commit, found = resolve_dataset(source.repo, source.config, source.split, revision)
@@ -136,7 +136,7 @@ def check_source_files(source_files: SourceFiles) -> None:
     """Check the source's first file: access, its column, some text; raise ValueError otherwise."""
     source = source_files.source
     if source.kind == "hub":
-        from gnano.utils.hf_hub import HubFile, check_file
+        from gnano.utils.hf_datasets import HubFile, check_file
 
         file = HubFile(*source_files.tasks[0][0])
         check_file(source.repo, source_files.commit, file, source.column)
@@ -189,7 +189,7 @@ def resolve_source_files(
     """Return paths or globs of a fine-tuning source, after downloading the Hub's files."""
     if source.kind != "hub":
         return list(source.files)
-    from gnano.utils.hf_hub import HubFile, download_file, resolve_dataset
+    from gnano.utils.hf_datasets import HubFile, download_file, resolve_dataset
 
     name = "-".join(filter(None, (source.config, source.split, source.revision)))
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():

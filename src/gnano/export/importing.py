@@ -42,7 +42,7 @@ def import_model(
     """Write the folder `out` from a file or folder, and return the model's shape.
 
     `hints` state what a bare tensor file does not. Raises ValueError or OSError for a model that
-    is damaged, hostile or not a supported Llama.
+    is damaged, hostile or of no supported family.
     """
     if not source_path.exists():
         raise FileNotFoundError(f"There is nothing at {source_path}.")

@@ -7,7 +7,7 @@ from tests.data.hf_hub.hub_server import point_client_to
 from tests.data.hf_hub.samples import the_three
 
 from gnano.utils import hf_errors
-from gnano.utils.hf_hub import HubFile, resolve_dataset
+from gnano.utils.hf_datasets import HubFile, resolve_dataset
 
 
 def lfs(name, content):

@@ -7,7 +7,7 @@ from tests.data.hf_hub.conftest import names
 from tests.data.hf_hub.faults import status
 from tests.data.hf_hub.samples import SMOLLM, STARCODER
 
-from gnano.utils.hf_hub import check_file, download_file, resolve_dataset
+from gnano.utils.hf_datasets import check_file, download_file, resolve_dataset
 
 PYTHON = "python/train-00000-of-00002.parquet"
 

@@ -11,7 +11,7 @@ from tests.data.hf_hub.conftest import lfs
 from tests.data.hf_hub.faults import Fault, cut, stall, wrong
 from tests.data.hf_hub.hub_server import make_impatient
 
-from gnano.utils.hf_hub import HubFile, check_file, download_file, resolve_dataset
+from gnano.utils.hf_datasets import HubFile, check_file, download_file, resolve_dataset
 
 
 def served(hub, content=b"0123456789" * 20_000):
@@ -126,7 +126,7 @@ def test_a_name_outside_the_folder_is_refused(hub, tmp_path, name):
 
 PROGRAM = """
 from pathlib import Path
-from gnano.utils.hf_hub import check_file, download_file, resolve_dataset
+from gnano.utils.hf_datasets import check_file, download_file, resolve_dataset
 commit, [file] = resolve_dataset("me/big", "", "train", "main")
 check_file("me/big", commit, file, "text")
 download_file("me/big", commit, file, Path("got"))

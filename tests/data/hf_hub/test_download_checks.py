@@ -7,7 +7,7 @@ from tests.data.hf_hub.conftest import lfs
 from tests.data.hf_hub.faults import Fault
 from tests.data.hf_hub.samples import DOLLY, SMOLLM, STARCODER, jsonl, parquet
 
-from gnano.utils.hf_hub import check_file, resolve_dataset
+from gnano.utils.hf_datasets import check_file, resolve_dataset
 
 
 @pytest.mark.parametrize(

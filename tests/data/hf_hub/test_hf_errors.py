@@ -8,7 +8,7 @@ from tests.data.hf_hub.hub_server import make_impatient
 from tests.data.hf_hub.samples import DOLLY
 
 from gnano.utils import hf_errors
-from gnano.utils.hf_hub import check_file, download_file, resolve_dataset
+from gnano.utils.hf_datasets import check_file, download_file, resolve_dataset
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])

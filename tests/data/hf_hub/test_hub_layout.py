@@ -5,7 +5,7 @@ import re
 import pytest
 from tests.data.hf_hub.conftest import names
 
-from gnano.utils.hf_hub import glob_to_regex
+from gnano.utils.hf_datasets import glob_to_regex
 
 LAYOUT = [
     "README.md",

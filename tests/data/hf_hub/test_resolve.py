@@ -4,7 +4,7 @@ import pytest
 from tests.data.hf_hub.conftest import lfs, names
 from tests.data.hf_hub.samples import DOLLY, SMOLLM, STARCODER
 
-from gnano.utils.hf_hub import resolve_dataset
+from gnano.utils.hf_datasets import resolve_dataset
 
 PYTHON = "python/train-00000-of-00002.parquet"
 

@@ -10,7 +10,7 @@ from tests.data.hf_hub.faults import status
 from tests.data.hf_hub.hub_server import Hub, point_client_to
 
 from gnano.export.formats import export_model
-from gnano.export.named_model import find_model
+from gnano.export.model_resolver import resolve_model
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import load_model
 from gnano.utils import hf_errors
@@ -52,7 +52,7 @@ def fetched(hub):
 
 
 def test_a_name_gives_the_model_with_only_the_files_that_it_needs(hub, checkpoint, files):
-    folder = find_model("me/small")
+    folder = resolve_model("me/small")
     assert {path.name for path in folder.iterdir()} == files.keys() - {"files.json"}
     assert same_weights(folder, checkpoint)
     assert not fetched(hub) & NOT_NEEDED.keys()
@@ -60,21 +60,21 @@ def test_a_name_gives_the_model_with_only_the_files_that_it_needs(hub, checkpoin
 
 
 def test_a_second_use_downloads_nothing_and_works_offline(hub, monkeypatch):
-    folder = find_model("me/small")
+    folder = resolve_model("me/small")
     hub.requests.clear()
-    assert find_model("me/small") == folder
+    assert resolve_model("me/small") == folder
     assert not fetched(hub)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
-    assert find_model("me/small") == folder
+    assert resolve_model("me/small") == folder
     assert not hub.requests
 
 
 def test_an_unreachable_hub_is_replaced_by_the_cache_and_says_so(hub):
-    folder = find_model("me/small")
+    folder = resolve_model("me/small")
     hub.faults["/api/models/me/small"] = [status(503)] * 10
     notes: list[str] = []
-    assert find_model("me/small", notes.append) == folder
+    assert resolve_model("me/small", notes.append) == folder
     assert notes == ["The Hub is unreachable; me/small is read from the cache."]
 
 
@@ -84,39 +84,39 @@ def test_a_model_that_is_not_in_the_cache_needs_the_hub(hub, monkeypatch, offlin
     hub.faults["/api/models/me/small"] = [status(503)] * 10
     expected = "HF_HUB_OFFLINE" if offline else "503"
     with pytest.raises((ValueError, OSError), match=rf"There is no me/small here\. .*{expected}"):
-        find_model("me/small")
+        resolve_model("me/small")
 
 
 def test_a_revision_is_one_commit(hub, files, checkpoint):
-    first = find_model("me/small@main")
+    first = resolve_model("me/small@main")
     commit = first.name
     changed = dict(files)
     changed["generation_config.json"] = files["generation_config.json"] + b" "
     hub.add("me/small", changed)
     hub.repositories["me/small"].revisions["v1"] = commit
-    assert find_model("me/small").name != commit
+    assert resolve_model("me/small").name != commit
     with pytest.raises(ValueError, match="has no such branch, tag or commit"):
-        find_model("me/small@v2")
+        resolve_model("me/small@v2")
 
 
 @pytest.mark.parametrize("name", ["me/none", "nobody/small"])
 def test_a_missing_model_is_one_sentence(hub, name):
     with pytest.raises(ValueError, match=rf"The Hub has no model {name} \(http.*that you may read"):
-        find_model(name)
+        resolve_model(name)
 
 
 def test_a_gated_model_says_where_to_accept_its_license(hub, files):
     hub.add("me/gated", files, gated=True)
     with pytest.raises(ValueError, match=r"me/gated is gated: accept its license at http"):
-        find_model("me/gated")
+        resolve_model("me/gated")
 
 
 def test_a_path_that_exists_wins_and_says_so_if_the_hub_has_been_used(hub, checkpoint, tmp_path):
     notes: list[str] = []
-    find_model("me/small", notes.append)
+    resolve_model("me/small", notes.append)
     shutil.copytree(checkpoint, tmp_path / "me/small")
     hub.requests.clear()
-    assert find_model("me/small", notes.append).resolve() == (tmp_path / "me/small").resolve()
+    assert resolve_model("me/small", notes.append).resolve() == (tmp_path / "me/small").resolve()
     assert notes == ["me/small is read from the folder of that name, not from the Hub."]
     assert not hub.requests
 
@@ -124,7 +124,7 @@ def test_a_path_that_exists_wins_and_says_so_if_the_hub_has_been_used(hub, check
 @pytest.mark.parametrize("name", ["runs/nothing", "/me/small", "me", "./me/small", "a/b/c"])
 def test_what_can_only_be_a_path_is_never_asked_for(hub, tmp_path, name):
     (tmp_path / "runs").mkdir()
-    assert str(find_model(name)) == name.removeprefix("./")
+    assert str(resolve_model(name)) == name.removeprefix("./")
     assert not hub.requests
 
 
@@ -139,7 +139,7 @@ def test_shards_come_with_their_index(hub, checkpoint, files, tmp_path):
         sharded[file] = (tmp_path / file).read_bytes()
     sharded["model.safetensors.index.json"] = b"{}"
     hub.add("me/sharded", sharded | NOT_NEEDED)
-    folder = find_model("me/sharded")
+    folder = resolve_model("me/sharded")
     found = {path.name for path in folder.iterdir()}
     assert {*parts, "model.safetensors.index.json"} <= found
     assert "pytorch_model.bin" not in found
@@ -160,9 +160,9 @@ def test_a_weight_file_is_converted_once(hub, checkpoint, tmp_path, target):
         name = "me/lone"
     else:
         name = str(file)
-    folder = find_model(name, notes.append)
+    folder = resolve_model(name, notes.append)
     assert same_weights(folder, checkpoint)
-    assert find_model(name, notes.append) == folder
+    assert resolve_model(name, notes.append) == folder
     assert len(notes) == 1 and notes[0].startswith("Converting ")
     assert Engine.load(folder).generate("Once", 4)
 
@@ -178,20 +178,20 @@ def test_of_several_weight_files_the_base_is_taken_or_the_one_that_is_named(
     names = ("model_sft.safetensors", "model_latest.pt", "x.safetensors")
     hub.add("me/lone", {"model.safetensors": base, **dict.fromkeys(names, other), **tokenizer})
     hub.add("me/two", dict.fromkeys(names[::2], other) | tokenizer)
-    assert load_model(find_model("me/lone")).lm_head.weight.dtype == torch.float32
+    assert load_model(resolve_model("me/lone")).lm_head.weight.dtype == torch.float32
     assert fetched(hub) == {"model.safetensors", "tokenizer.json"}
-    tuned = find_model("me/lone:model_sft.safetensors")
+    tuned = resolve_model("me/lone:model_sft.safetensors")
     assert load_model(tuned).lm_head.weight.dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"several weight files, model_sft\.safetensors, x\.saf"):
-        find_model("me/two")
+        resolve_model("me/two")
     with pytest.raises(ValueError, match=r"me/two has no weight file y\.pt; it has model_sft"):
-        find_model("me/two:y.pt")
+        resolve_model("me/two:y.pt")
     hub.add("me/empty", {"README.md": b"x"})
     with pytest.raises(ValueError, match=r"me/empty is not a model: it has no config\.json"):
-        find_model("me/empty")
+        resolve_model("me/empty")
 
 
 def test_a_connection_that_breaks_during_a_download_is_retried(hub, checkpoint):
     hub.faults["/storage/me/small/model.safetensors"] = [status(503)] * 2
     hub.faults["/resolve/"] = [status(503)] * 2
-    assert same_weights(find_model("me/small"), checkpoint)
+    assert same_weights(resolve_model("me/small"), checkpoint)

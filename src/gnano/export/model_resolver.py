@@ -44,7 +44,7 @@ CONVERTED_FOLDER = "gnano"  # in HF_HOME
 Notify = Callable[[str], None]
 
 
-def find_model(name: str | Path, notify: Notify = lambda _: None) -> Path:
+def resolve_model(name: str | Path, notify: Notify = lambda _: None) -> Path:
     """Return the run or folder of a model, after downloading or converting it if necessary.
 
     A name that can only be a path is returned unchanged, even if nothing is there: its reader
