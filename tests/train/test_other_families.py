@@ -86,6 +86,7 @@ def test_bits_per_byte_are_those_of_transformers(foreign, theirs, tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_tuned_model_is_of_the_same_family(foreign, sft_recipe, tmp_path, rank):
+    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, model = foreign
@@ -113,6 +114,12 @@ def test_a_tuned_model_is_of_the_same_family(foreign, sft_recipe, tmp_path, rank
         assert torch.allclose(ours, again(ids).logits, atol=1e-3)
         assert not torch.allclose(again(ids).logits, model(ids).logits, atol=1e-3)
     assert result.is_finished
+    if rank:  # the adapter is PEFT's, on the base that it was trained on
+        adapted: Any = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(folder), str(tuned / "adapter")
+        ).eval()
+        with torch.no_grad():
+            assert torch.allclose(adapted(ids).logits, again(ids).logits, atol=1e-3)
     if not rank:  # as a folder every family can be exported
         exported = export_model(tuned, "folder", "fp32", tmp_path / "exported").path
         copy = AutoModelForCausalLM.from_pretrained(exported).eval()

@@ -113,7 +113,7 @@ def read_json_object(path: Path, folder_kind: str = "a model folder") -> dict[st
 def load_model(folder: Path, device: torch.device | str = "cpu") -> GPT:
     """Load the model of a folder, in the dtype of its weights.
 
-    Raises FileNotFoundError or ValueError for a folder without a complete model of a supported family.
+    Raises FileNotFoundError or ValueError for a folder without a complete model of a known family.
     """
     config = load_config(folder)
     with torch.device("meta"):  # without memory for parameters
