@@ -25,7 +25,6 @@ from gnano.data.prepare.pipeline import prepare, worker_config
 from gnano.data.prepare.worker_pool import TokenizeJob, Worker
 from gnano.data.readers import Document
 from gnano.data.source_files import find_source_files
-from gnano.tokenizer.bpe import END_OF_TEXT, UNICODE_TO_BYTE, Tokenizer
 from gnano.tokenizer.hf_tokenizer import load_tokenizer
 
 
@@ -292,14 +291,6 @@ def test_an_unknown_tokenizer_is_named(make, tokenizer):
 def test_a_vocabulary_size_out_of_bounds_is_refused(make, size):
     with pytest.raises(ValueError, match=f"{size:,}.*257"):
         prepare(make(tokenizer=f"bpe-{size}", a=numbered(0, 20)))
-
-
-def test_a_vocabulary_too_large_for_16_bits_is_refused(make, tmp_path):
-    pairs = [x + y for x in UNICODE_TO_BYTE for y in UNICODE_TO_BYTE]
-    vocab = {word: n for n, word in enumerate([*UNICODE_TO_BYTE, *pairs, END_OF_TEXT])}
-    Tokenizer(vocab, []).save(tmp_path / "large")
-    with pytest.raises(ValueError, match="65,793"):
-        prepare(make(tokenizer=str(tmp_path / "large"), a=numbered(0, 20)))
 
 
 @pytest.mark.parametrize("heldout", [0.3, 0])

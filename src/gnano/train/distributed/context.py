@@ -16,7 +16,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
@@ -25,6 +25,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import DistError
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -38,6 +39,7 @@ from gnano.train.distributed.watchdog import (
 from gnano.utils.platform_support import disable_malloc_trim
 
 T = TypeVar("T")
+READ_FAILURE_SECONDS = 10.0  # in which the other ranks read that rank 0 has failed
 # Held until the process ends. Python releases a group without holding its lock; if DDP's own
 # reference were the last, it would hold the lock and wait for gloo's threads, which may need it.
 _live_groups: list[dist.ProcessGroup | None] = []
@@ -169,6 +171,10 @@ class DistContext:
                     result = fn()
                 except (ValueError, OSError):
                     self.store.set(key, pickle.dumps(None))  # type: ignore[arg-type]
+                    # this process may be the store's, which must not end before all have read it
+                    others = [f"{key}/{rank}" for rank in range(1, self.world_size)]
+                    with suppress(DistError):
+                        self.store.wait(others, timedelta(seconds=READ_FAILURE_SECONDS))
                     raise
                 self.store.set(key, pickle.dumps((result,)))  # type: ignore[arg-type]
                 return result
@@ -177,6 +183,7 @@ class DistContext:
             self.store.wait([key], timedelta(days=1))
             received: tuple[T] | None = pickle.loads(self.store.get(key))
             if received is None:
+                self.store.set(f"{key}/{self.rank}", "")
                 raise MainRankFailed(2)
             return received[0]
         finally:  # the phase's time limit starts again
