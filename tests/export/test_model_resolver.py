@@ -101,13 +101,14 @@ def test_a_revision_is_one_commit(hub, files, checkpoint):
 
 @pytest.mark.parametrize("name", ["me/none", "nobody/small"])
 def test_a_missing_model_is_one_sentence(hub, name):
-    with pytest.raises(ValueError, match=rf"The Hub has no model {name} \(http.*that you may read"):
+    expected = rf"^The Hub has no model {name} \(http.*that you may read"
+    with pytest.raises(ValueError, match=expected):
         resolve_model(name)
 
 
 def test_a_gated_model_says_where_to_accept_its_license(hub, files):
     hub.add("me/gated", files, gated=True)
-    with pytest.raises(ValueError, match=r"me/gated is gated: accept its license at http"):
+    with pytest.raises(ValueError, match=r"^me/gated is gated: accept its license at http"):
         resolve_model("me/gated")
 
 

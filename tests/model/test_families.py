@@ -147,6 +147,7 @@ REFUSED = {
     "rope_type": {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
     "sliding_window": {"model_type": "mistral", "sliding_window": 64},
     "partial_rotary_factor": {"partial_rotary_factor": 0.5},
+    "RoPE partial_rotary_factor": {"rope_parameters": {"partial_rotary_factor": 0.5}},
     "layer_types": {"layer_types": ["sliding_attention", "full_attention"]},
 }
 

@@ -36,14 +36,11 @@ from gnano.checkpoint.run_checkpoints import (
 )
 from gnano.model.hf_io import load_model, save_tensors
 from gnano.model.lora import ADAPTER_CONFIG_NAME, check_adapter_shape, load_adapter, merge_lora
+from gnano.tokenizer.hf_tokenizer import JINJA_TEMPLATE_FILE, TOKENIZER_FILES
 from gnano.utils.files import check_output_path, create_dir_atomically
 
 CONFIG_FILES = ("config.json", "generation_config.json")
-CHAT_TEMPLATE_FILES = ("chat_template.jinja", "template.json")
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("tokenizer.model", "vocab.json", "merges.txt"),
-)
+CHAT_TEMPLATE_FILES = (JINJA_TEMPLATE_FILE, "template.json")
 
 
 def export_weights(path: Path, output: Path) -> Path:

@@ -13,7 +13,7 @@ def chat(
     sampling: SamplingArgs = SamplingParams(),
     load_config: LoadArgs = LoadConfig(),
 ) -> int:
-    """Chat with a run's newest checkpoint, or with another Llama folder; /help lists commands.
+    """Chat with a run's newest checkpoint, or with a model folder; /help lists commands.
 
     command examples:
       gnano chat runs/demo-sft

@@ -24,7 +24,7 @@ def generate(
     logprobs: int | None = None,
     load_config: LoadArgs = LoadConfig(),
 ) -> None:
-    """Continue texts with a run's newest checkpoint, or with another Llama folder.
+    """Continue texts with a run's newest checkpoint, or with another model.
 
     command examples:
       gnano generate runs/demo "Once upon a time"

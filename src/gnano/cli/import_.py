@@ -15,7 +15,7 @@ def import_(
     rope_theta: float | None = None,
     norm_eps: float | None = None,
 ) -> None:
-    """Make a checkpoint folder from another program's Llama file or folder.
+    """Make a checkpoint folder from another program's model file or folder.
 
     command examples:
       gnano import downloads/model_bf16.pt --out models/1b          the published names

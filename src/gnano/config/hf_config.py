@@ -91,7 +91,7 @@ def write_hf_config(config: ModelConfig) -> dict[str, Any]:
 def read_hf_config(content: Mapping[str, Any]) -> ModelConfig:
     """Return the shape in a `config.json`; raise ValueError, naming the key, if it is unsupported.
 
-    The sentence begins with the key; the caller adds the file.
+    The message calls the file config.json; the caller adds its folder.
     """
     architecture: Any = content.get("model_type")
     if architecture not in get_args(Architecture):
@@ -186,8 +186,10 @@ def _read_rope(content: Mapping[str, Any], context: int) -> tuple[float, RopeSca
         growth = 0.1 * math.log(max(rope.get("factor") or 1.0, 1.0))
         rope["attention_factor"] = (growth * mscales[0] + 1) / (growth * mscales[1] + 1)
     for key, value in rope.items():
+        # without scaling, transformers uses none of the others
+        is_used = kind != "none" or key == "partial_rotary_factor"
         is_default = value is None or (key, value) == ("partial_rotary_factor", 1)
-        if key not in (*known, "rope_theta", "rope_type") and kind != "none" and not is_default:
+        if key not in (*known, "rope_theta", "rope_type") and is_used and not is_default:
             raise ValueError(f"config.json has RoPE {key} = {value!r}, which is not supported.")
     if "original_max_position_embeddings" in known:
         rope.setdefault("original_max_position_embeddings", context)

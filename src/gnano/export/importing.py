@@ -13,7 +13,7 @@ from pathlib import Path
 from gnano.checkpoint.export_weights import copy_tokenizer_files
 from gnano.checkpoint.run_checkpoints import write_checksums
 from gnano.config.model_config import ModelConfig
-from gnano.data.sft.chat_template import JINJA_TEMPLATE_FILE, ChatTemplate, save_template
+from gnano.data.sft.chat_template import ChatTemplate, save_template
 from gnano.export.gguf_file import read_gguf
 from gnano.export.tensor_file import TensorFileHints, read_tensor_file_model
 from gnano.model.hf_io import (
@@ -26,7 +26,7 @@ from gnano.model.hf_io import (
     save_config,
     save_tensors,
 )
-from gnano.tokenizer.hf_tokenizer import load_tokenizer
+from gnano.tokenizer.hf_tokenizer import JINJA_TEMPLATE_FILE, load_tokenizer
 from gnano.utils.files import check_output_path, create_dir_atomically
 from gnano.utils.validation import require_agreement
 

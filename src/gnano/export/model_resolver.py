@@ -80,15 +80,16 @@ def _download(repo: str, revision: str, file: str | None, notify: Notify) -> Pat
     from gnano.utils.hf_errors import MAX_DOWNLOAD_ATTEMPTS, hub_endpoint, request_with_retries
 
     url = f"{hub_endpoint()}/api/models/{repo}/revision/{revision}"
-    cached = None
+    cached: Path | None = None
     try:
         info = request_with_retries(
             lambda: HfApi().model_info(repo, revision=revision), repo, url, MAX_LISTING_ATTEMPTS
         )
         names = [sibling.rfilename for sibling in info.siblings or ()]
     except (ConnectionError, ValueError) as error:
-        if constants.HF_HUB_OFFLINE or isinstance(error, ConnectionError):
-            cached = _find_cached(repo, revision, file)
+        if not (constants.HF_HUB_OFFLINE or isinstance(error, ConnectionError)):
+            raise
+        cached = _find_cached(repo, revision, file)
         if cached is None:
             raise type(error)(f"There is no {repo} here. {error}") from None
         if not constants.HF_HUB_OFFLINE:
@@ -161,9 +162,8 @@ def _convert(file: Path, key: str, notify: Notify, tokenizer_folder: Path | None
     out = cache / f"{file.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not out.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with (cache / ".lock").open(
-            "w", encoding="utf-8"
-        ) as lock:  # one process converts, others wait for it
+        # one process converts, others wait for it
+        with (cache / ".lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not out.exists():
                 notify(f"Converting {file} into {out}, once.")

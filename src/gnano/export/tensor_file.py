@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.model_config import MAX_DIMENSION, PRESETS, ModelConfig
-from gnano.model.hf_io import WRAPPER_PREFIXES, load_config, load_pickle, load_tensors
+from gnano.model.hf_io import load_config, load_pickle, load_tensors, strip_wrappers
 from gnano.model.tensor_names import convert_from_published
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.tokenizer.hf_tokenizer import load_tokenizer
@@ -92,8 +92,7 @@ def read_tensor_file_model(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Return a file's shape and tensors, under Hugging Face's names; ValueError if it has none."""
     tensors, stored = load_tensor_file(path)
-    for prefix in WRAPPER_PREFIXES:
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    tensors = {strip_wrappers(name): tensor for name, tensor in tensors.items()}
     angles = tensors.pop(ROPE_ANGLES_KEY, None)
     try:
         config = _infer_config(tensors, angles, hints, stored)

@@ -225,6 +225,13 @@ def load_pickle(path: Path) -> tuple[dict[str, Tensor], Any]:
     return dict(content), getattr(content, "_metadata", None)
 
 
+def strip_wrappers(name: str) -> str:
+    """Return a tensor's name without what torch.compile and DDP put before it."""
+    for prefix in WRAPPER_PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
 def clean_tensors(
     tensors: Mapping[str, Tensor], config: ModelConfig, path: Path
 ) -> dict[str, Tensor]:
@@ -234,8 +241,7 @@ def clean_tensors(
     """
     named = {}
     for name, tensor in tensors.items():
-        for prefix in WRAPPER_PREFIXES:
-            name = name.removeprefix(prefix)
+        name = strip_wrappers(name)
         if not name.endswith(ROPE_BUFFER_SUFFIX):
             named[name] = tensor
     embedding = named.get(EMBEDDING_KEY)

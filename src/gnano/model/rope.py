@@ -1,8 +1,9 @@
 """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and its scalings for long contexts.
 
 Pair e of a head's channels, (e, e + E/2), is rotated by position · frequency_e. The frequencies
-fall from 1 to 1/θ; a scaling divides those that turn less than once over the context of
-pretraining, and leaves those that turn often, which tell neighboring positions apart.
+fall from 1 to 1/θ. `linear` divides all of them; `llama3` and `yarn` divide those that turn little
+over the context of pretraining, and leave those that turn often, which tell neighboring positions
+apart.
 """
 
 import math

@@ -34,8 +34,9 @@ from gnano.utils.validation import require_agreement
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"),
+    *("tokenizer.model", "vocab.json", "merges.txt"),
 )
+JINJA_TEMPLATE_FILE = "chat_template.jinja"
 CONFIG_FILES = ("generation_config.json", "config.json", "tokenizer_config.json")  # by precedence
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -103,7 +104,7 @@ class HFTokenizer(Tokenizer):
     def save(self, folder: Path, max_length: int | None = None) -> None:
         """Write the files as they were read."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name in TOKENIZER_FILES:
+        for name in (*TOKENIZER_FILES, JINJA_TEMPLATE_FILE):
             if name in self.files:
                 (folder / name).write_bytes(self.files[name])
 
@@ -133,7 +134,7 @@ def _spell(token: str, is_byte_level: bool) -> bytes:
 
 def _load_hf_tokenizer(folder: Path) -> HFTokenizer:
     """Read the tokenizer of a model folder; raise ValueError, naming the file, if it cannot be."""
-    names = dict.fromkeys((*TOKENIZER_FILES, *CONFIG_FILES))
+    names = dict.fromkeys((*TOKENIZER_FILES, JINJA_TEMPLATE_FILE, *CONFIG_FILES))
     files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
     try:
         return HFTokenizer(files)

@@ -21,10 +21,10 @@ from typing import Any
 from gnano.data.sft.conversations import Conversation, Turn
 from gnano.data.sft.jinja_template import JinjaTemplate
 from gnano.tokenizer.bpe import END_OF_TEXT
+from gnano.tokenizer.hf_tokenizer import JINJA_TEMPLATE_FILE
 from gnano.utils.files import read_text
 from gnano.utils.validation import ConflictingValuesError
 
-JINJA_TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FILE = "template.json"  # in a checkpoint: the template of its tuning
 VARIABLE = re.compile(r"\{(content|context)\}")
 REQUIRED_VARIABLES = {
