@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.data.hf_hub.faults import status
 from tests.data.hf_hub.hub_server import Hub, point_client_to
+from tests.model.families import save_model_of
 
 from gnano.export.formats import export_model
 from gnano.export.model_resolver import resolve_model
@@ -196,3 +197,11 @@ def test_a_connection_that_breaks_during_a_download_is_retried(hub, checkpoint):
     hub.faults["/storage/me/small/model.safetensors"] = [status(503)] * 2
     hub.faults["/resolve/"] = [status(503)] * 2
     assert same_weights(resolve_model("me/small"), checkpoint)
+
+
+def test_a_sliding_window_that_no_text_exceeds_is_mentioned(tmp_path):
+    notes: list[str] = []
+    for family in ("mistral", "llama"):
+        save_model_of(family, tmp_path / family)
+        assert resolve_model(tmp_path / family, notes.append) == tmp_path / family
+    assert notes == ["The sliding window of 128 tokens is not used: no text is longer."]

@@ -9,11 +9,14 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from tests.model.families import save_model_of
+from tests.tokenizer.families import save_family
 
 from gnano.export import onnx_file as onnx_export
+from gnano.export.formats import export_model
 from gnano.export.onnx_file import export_onnx, trace_model
 from gnano.export.tensor_file import load_export_source
-from gnano.model.hf_io import load_model, save_model
+from gnano.model.hf_io import load_config, load_model, save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.hf_tokenizer import load_tokenizer
 from gnano.tokenizer.train_bpe import train_bpe
@@ -31,7 +34,8 @@ DTYPES = ("fp32", "fp16", "int8", "int4")
 class Runner:
     """Runs a folder's graph with onnxruntime, without our code."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, num_kv_heads=K, head_size=E):
+        self.heads, self.head_size = num_kv_heads, head_size
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(folder / "model.onnx", options)
@@ -42,7 +46,8 @@ class Runner:
         """Return logits and present; mask is [B, past + T], positions count its ones."""
         ids = np.asarray(ids)
         B, T = ids.shape
-        past = past or [np.zeros((B, K, 0, E), self.kv_dtype)] * (2 * LAYERS)
+        empty = np.zeros((B, self.heads, 0, self.head_size), self.kv_dtype)
+        past = past or [empty] * (2 * LAYERS)
         so_far = past[0].shape[2] + T
         mask = np.ones((B, so_far), np.int64) if mask is None else np.asarray(mask)
         positions = np.maximum(mask.cumsum(1) - 1, 0)[:, -T:]
@@ -273,3 +278,21 @@ def test_a_missing_package_is_named(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r"onnxscript: pip install 'auto-g-nano\[onnx\]'"):
         export_onnx(load_export_source(checkpoint), tmp_path / "out", "fp32")
+
+
+FOREIGN = ("llama, biases", "llama, scaled", "llama, yarn", "mistral", "qwen2", "qwen3")
+
+
+@pytest.mark.parametrize("family", FOREIGN)
+def test_another_family_is_the_same_in_onnxruntime(family, tmp_path):
+    model = save_model_of(family, tmp_path / "base")
+    save_family("smollm2", tmp_path / "base")
+    config = load_config(tmp_path / "base")
+    folder = export_model(tmp_path / "base", "onnx", "fp32", tmp_path / "onnx").path
+    ids = np.random.default_rng(0).integers(0, 470, (2, 40))
+    runner = Runner(folder, config.n_kv_head, config.head_size)
+    logits, present = runner(ids[:, :30])
+    more, _ = runner(ids[:, 30:], np.ones((2, 40), np.int64), present)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids)).logits.numpy()
+    np.testing.assert_allclose(np.concatenate([logits, more], 1), expected, atol=1e-3, rtol=1e-3)

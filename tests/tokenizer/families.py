@@ -75,6 +75,14 @@ def build_family(family: str, size: int = 480) -> Tokenizer:
         # the bytes are no added tokens, only part of the vocabulary
         state = json.loads(backend.to_str())
         state["added_tokens"] = state["added_tokens"][: len(controls)]
+        # as converted from SentencePiece: every pair that spells a token, by the token's score
+        vocab = state["model"]["vocab"]
+        state["model"]["merges"] = [
+            [token[:place], token[place:]]
+            for token in sorted(vocab, key=vocab.__getitem__)
+            for place in range(1, len(token))
+            if token[:place] in vocab and token[place:] in vocab and vocab[token] > 255
+        ]
         backend = Tokenizer.from_str(json.dumps(state))
         backend.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]

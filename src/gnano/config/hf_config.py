@@ -106,7 +106,7 @@ def read_hf_config(content: Mapping[str, Any]) -> ModelConfig:
         "pretraining_tp": content.get("pretraining_tp") in (None, 1),
         "partial_rotary_factor": content.get("partial_rotary_factor") in (None, 1),
         "layer_types": set(content.get("layer_types") or ()) <= {"full_attention"},
-        "sliding_window": not _has_window(content, architecture, context),
+        "sliding_window": (sliding_window(content) or context) >= context,
     }.items():
         if not supported:
             raise ValueError(
@@ -136,11 +136,11 @@ def read_hf_config(content: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _has_window(content: Mapping[str, Any], architecture: str, context: int) -> bool:
-    """Return whether attention is limited to fewer tokens than the context."""
+def sliding_window(content: Mapping[str, Any]) -> int | None:
+    """Return the number of tokens that attention is limited to by a `config.json`, or None."""
     window = content.get("sliding_window")
-    is_used = architecture == "mistral" or content.get("use_sliding_window")
-    return bool(is_used and isinstance(window, int) and window < context)
+    is_used = content.get("model_type") == "mistral" or content.get("use_sliding_window")
+    return window if is_used and isinstance(window, int) else None
 
 
 def _number(

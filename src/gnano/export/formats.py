@@ -8,7 +8,7 @@ gguf         see `gguf_file`
 """
 
 import json
-from collections import OrderedDict
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,8 +96,8 @@ def _write_format(
     path: Path,
     on_progress: Callable[[str], None],
 ) -> None:
-    if export_format in ("gguf", "onnx", "pt"):
-        source = _as_plain_llama(source, export_format)
+    if export_format in ("onnx", "pt"):
+        source = _with_own_head(source)
     if export_format == "gguf":
         export_gguf(source, path, dtype)
         return
@@ -109,6 +109,7 @@ def _write_format(
     torch_dtype = TORCH_DTYPES[dtype]
     metadata = {CONFIG_METADATA_KEY: dump_json(source.config.to_dict())}
     if export_format == "pt":
+        _require_plain_llama(source)
         # a state dict for `load_state_dict` of the published class, with the shape in the
         # state dict's metadata, where PyTorch keeps what is not a tensor
         state: Any = OrderedDict()
@@ -131,21 +132,23 @@ def _write_format(
     copy_tokenizer_files([source.folder], path)
 
 
-def _as_plain_llama(source: ExportSource, export_format: ExportFormat) -> ExportSource:
-    """Return the model with a head of its own; raise ValueError for what the format cannot hold."""
-    config, tensors = source.config, source.tensors
-    if config.tie_embeddings:
-        config = replace(config, tie_embeddings=False)
-        tensors = {**tensors, LM_HEAD_KEY: tensors[EMBEDDING_KEY]}
-    others = [key for key in config.to_dict() if key not in SHAPE]
-    if source.tokenizer.files and export_format == "gguf":
-        others.append("the tokenizer of another family")
-    if others:
-        raise ValueError(
-            f"gnano writes {export_format} files of plain Llama models only, and "
-            f"{source.folder} has {', '.join(others)}: export it as a folder (--to folder)."
-        )
+def _with_own_head(source: ExportSource) -> ExportSource:
+    """Return the model with its embedding's matrix as its head's, too."""
+    if not source.config.tie_embeddings:
+        return source
+    head = {LM_HEAD_KEY: source.tensors[EMBEDDING_KEY]}
+    config = replace(source.config, tie_embeddings=False)
+    tensors = ChainMap(head, source.tensors)  # type: ignore[arg-type]  # it is only read
     return replace(source, config=config, tensors=tensors)
+
+
+def _require_plain_llama(source: ExportSource) -> None:
+    """Raise ValueError for a model that the published class cannot load."""
+    if others := [key for key in source.config.to_dict() if key not in SHAPE]:
+        raise ValueError(
+            f"gnano writes pt files of plain Llama models only, and {source.folder} has "
+            f"{', '.join(others)}: export it as a folder (--to folder)."
+        )
 
 
 def _load_snippet(source: ExportSource, export_format: ExportFormat, path: Path) -> str:

@@ -1,42 +1,47 @@
 """Reads and writes GGUF files, the format of llama.cpp: weights, shape and tokenizer in one.
 
 GGUF's Llama rotates neighboring channels, like the published checkpoint: rows of queries and keys
-are permuted to that order. Norms stay fp32. Models with a tokenizer of GPT-2's kind in F32, F16 or
-BF16 can be read. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+are permuted to that order. Its other families rotate half-split, as here. Vectors stay fp32. A
+RoPE scaling of the kind llama3 is stored as what each frequency is divided by, from which its
+settings cannot be read back. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
+import math
+from collections import ChainMap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gnano.config.model_config import ModelConfig
+from gnano.config.model_config import Architecture, ModelConfig, RopeScaling
 from gnano.data.sft.chat_template import read_jinja_template
+from gnano.export.gguf_tokenizer import add_tokenizer, import_gguf, read_tokenizer
 from gnano.export.tensor_file import ExportSource
+from gnano.model.rope import scale_frequencies
 from gnano.model.tensor_names import rope_permute, rope_unpermute
 from gnano.model.transformer import GPT
-from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
-from gnano.utils.platform_support import require
+from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.validation import require_agreement
 
 QUANTIZATION_TYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-ROPE_PERMUTED_SUFFIXES = ("self_attn.q_proj.weight", "self_attn.k_proj.weight")
+ROPE_PERMUTED_MODULES = ("self_attn.q_proj", "self_attn.k_proj")
+ROPE_DIVISORS = "rope_freqs.weight"  # [E/2]
 MAX_BLOCKS = 1_000
-PADDING_TOKEN = "[PAD{}]"  # of an unused embedding row, as llama.cpp's converter names it
 
 
 def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
     """Write the matrices as `dtype`, one at a time, so that memory holds only one.
 
-    Raises ValueError for a width that is not a multiple of the quantization's block of 32.
+    Raises ValueError for a width that is not a multiple of the quantization's block of 32, and for
+    what llama.cpp does not compute.
     """
-    gguf = _import_gguf()
-    config, tokenizer = source.config, source.tokenizer
+    gguf = import_gguf()
+    config = source.config
     matrix_type = getattr(gguf.GGMLQuantizationType, QUANTIZATION_TYPES[dtype])
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, _gguf_architecture(config))
     file_type = "ALL_F32" if dtype == "fp32" else f"MOSTLY_{QUANTIZATION_TYPES[dtype]}"
     writer.add_file_type(getattr(gguf.LlamaFileType, file_type))
     writer.add_name(source.folder.resolve().name)
@@ -50,26 +55,21 @@ def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_size)
     writer.add_vocab_size(config.vocab_size)
-
-    tokens = sorted(tokenizer.vocab, key=tokenizer.vocab.__getitem__)
-    # llama.cpp needs a token for each row
-    unused = [PADDING_TOKEN.format(row) for row in range(len(tokens), config.vocab_size)]
-    kinds = [gguf.TokenType.NORMAL] * len(tokens) + [gguf.TokenType.UNUSED] * len(unused)
-    kinds[tokenizer.end_of_text_id] = gguf.TokenType.CONTROL
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens + unused)
-    writer.add_token_types(kinds)
-    writer.add_token_merges([f"{left} {right}" for left, right in tokenizer.merges])
-    writer.add_bos_token_id(tokenizer.end_of_text_id)
-    writer.add_eos_token_id(tokenizer.end_of_text_id)
-    writer.add_add_bos_token(False)
+    added = _add_rope(writer, config)
+    tensors = ChainMap(added, source.tensors)  # type: ignore[arg-type]  # it is only read
+    try:
+        add_tokenizer(writer, source.tokenizer, config.vocab_size)
+    except ValueError as error:
+        raise ValueError(
+            f"The tokenizer of {source.folder} does not fit in a GGUF file: {error}. Export the "
+            f"model as a folder (--to folder)."
+        ) from None
     if template := read_jinja_template(source.folder):
         writer.add_chat_template(template)
 
-    names = _map_to_gguf_names(config)
+    names = _map_to_gguf_names(config) | {ROPE_DIVISORS: ROPE_DIVISORS}
     stored_types = {}
-    for name, tensor in source.tensors.items():
+    for name, tensor in tensors.items():
         stored = matrix_type if tensor.dim() == 2 else gguf.GGMLQuantizationType.F32
         block, size = gguf.GGML_QUANT_SIZES[stored]
         if tensor.shape[-1] % block:
@@ -85,29 +85,63 @@ def export_gguf(source: ExportSource, path: Path, dtype: str) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, tensor in source.tensors.items():
+    for name, tensor in tensors.items():
         values = tensor.float()
-        if name.endswith(ROPE_PERMUTED_SUFFIXES):
+        if _is_permuted(name, config):
             values = rope_unpermute(values, config.head_size)
         quantized = gguf.quants.quantize(values.contiguous().numpy(), stored_types[name])
         writer.write_tensor_data(quantized)
     writer.close()
 
 
-def _import_gguf() -> Any:
-    require("gguf", "gguf", "GGUF files need the package gguf")
-    import gguf
+def _gguf_architecture(config: ModelConfig) -> str:
+    return "llama" if config.architecture == "mistral" else config.architecture
 
-    return gguf
+
+def _is_permuted(name: str, config: ModelConfig) -> bool:
+    module = name.rpartition(".")[0]  # of a weight or a bias
+    return module.endswith(ROPE_PERMUTED_MODULES) and _gguf_architecture(config) == "llama"
 
 
 def _map_to_gguf_names(config: ModelConfig) -> dict[str, str]:
     """Map Hugging Face's tensor names to those of GGUF."""
-    gguf = _import_gguf()
-    name_map = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.n_layer)
+    gguf = import_gguf()
+    kind = getattr(gguf.MODEL_ARCH, _gguf_architecture(config).upper())
+    name_map = gguf.get_tensor_name_map(kind, config.n_layer)
     with torch.device("meta"):
         names = GPT.from_config(config).state_dict()
-    return {name: name_map.get_name(name, try_suffixes=(".weight",)) for name in names}
+    return {name: name_map.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
+
+
+def _add_rope(writer: Any, config: ModelConfig) -> dict[str, Tensor]:
+    """Add the size of a head and RoPE's scaling; return the tensor that the latter may need."""
+    if config.head_dim:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    scaling, kinds = config.rope_scaling, import_gguf().RopeScalingType
+    if scaling.kind == "llama3":
+        frequencies = torch.ones(config.head_size // 2)
+        frequencies /= config.rope_theta ** (
+            torch.arange(0, config.head_size, 2) / config.head_size
+        )
+        scaled, _ = scale_frequencies(frequencies, config.rope_theta, scaling)
+        return {ROPE_DIVISORS: frequencies / scaled}
+    if scaling.kind != "none":
+        writer.add_rope_scaling_type(getattr(kinds, scaling.kind.upper()))
+        writer.add_rope_scaling_factor(scaling.factor)
+    if scaling.kind == "yarn":
+        if not scaling.truncate:
+            raise ValueError(
+                "llama.cpp rounds the bounds of YaRN to whole frequencies, and this model does not "
+                "(model.rope_scaling.truncate): export it as a folder (--to folder)."
+            )
+        writer.add_rope_scaling_orig_ctx_len(scaling.original_context)
+        writer.add_rope_scaling_yarn_beta_fast(scaling.beta_fast)
+        writer.add_rope_scaling_yarn_beta_slow(scaling.beta_slow)
+        if scaling.attention_factor:  # llama.cpp multiplies it by the default factor
+            default = 0.1 * math.log(scaling.factor) + 1
+            writer.add_rope_scaling_attn_factors(scaling.attention_factor / default)
+    return {}
 
 
 def read_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer, str | None]:
@@ -115,7 +149,7 @@ def read_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer, st
 
     Raises ValueError or OSError for a file that cannot be used.
     """
-    gguf = _import_gguf()
+    gguf = import_gguf()
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ValueError(f"{path} is not a GGUF file: it does not start like one.")
@@ -144,40 +178,61 @@ def read_gguf(path: Path) -> tuple[ModelConfig, dict[str, Tensor], Tokenizer, st
         if entry.tensor_type == kinds.BF16:
             tensor = tensor.view(torch.bfloat16)
         tensor = tensor.reshape([int(size) for size in reversed(entry.shape)])
-        if names[entry.name].endswith(ROPE_PERMUTED_SUFFIXES) and tensor.dim() == 2:
+        if _is_permuted(names[entry.name], config) and tensor.dim():
             if tensor.shape[0] % config.head_size:
                 raise ValueError(
                     f"{path}: the rows of tensor {entry.name} are not a multiple of the head size."
                 )
             tensor = rope_permute(tensor, config.head_size)
         tensors[names[entry.name]] = tensor
-    return config, tensors, _read_tokenizer(get, path), get("tokenizer.chat_template")
+    return config, tensors, read_tokenizer(get, path), get("tokenizer.chat_template")
 
 
 def _read_config(get: Callable[..., Any], tensors: dict[str, Any], path: Path) -> ModelConfig:
+    architecture: Any = get("general.architecture")
+
     def get_number(key: str, default: float | None = None) -> Any:
-        value = get(f"llama.{key}", default)
+        value = get(f"{architecture}.{key}", default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{path}: llama.{key} is {value!r}; it must be a number.")
+            raise ValueError(f"{path}: {architecture}.{key} is {value!r}; it must be a number.")
         # it is fp32 in the file: 1e-6, and not 9.999999974752427e-07
         return float(str(np.float32(value))) if isinstance(value, float) else value
 
-    if (kind := get("general.architecture")) != "llama":
-        raise ValueError(f"{path} holds a model of the kind {kind!r}; only llama is supported.")
-    if (scaling := get("llama.rope.scaling.type", "none")) != "none":
-        raise ValueError(f"{path} scales RoPE ({scaling}), which is not supported.")
+    if architecture not in get_args(Architecture):
+        raise ValueError(
+            f"{path} holds a model of the kind {architecture!r}; supported are "
+            f"{', '.join(get_args(Architecture))}."
+        )
+    kind = get(f"{architecture}.rope.scaling.type", "none")
+    if kind not in ("none", "linear", "yarn") or ROPE_DIVISORS in tensors:
+        raise ValueError(
+            f"{path} scales RoPE by {kind if kind != 'none' else ROPE_DIVISORS}, which cannot be "
+            f"read from a GGUF file: use the model's Hugging Face folder."
+        )
+    scaling: dict[str, Any] = {"kind": kind}
+    if kind != "none":
+        scaling["factor"] = get_number("rope.scaling.factor")
+    if kind == "yarn":
+        scaling["original_context"] = get_number("rope.scaling.original_context_length")
+        scaling["beta_fast"] = get_number("rope.scaling.yarn_beta_fast", 32.0)
+        scaling["beta_slow"] = get_number("rope.scaling.yarn_beta_slow", 1.0)
+        if share := get_number("rope.scaling.attn_factor", 0.0):
+            scaling["attention_factor"] = share * (0.1 * math.log(scaling["factor"]) + 1)
     heads, blocks = get_number("attention.head_count"), get_number("block_count")
     if not 0 < blocks <= MAX_BLOCKS:
         raise ValueError(f"{path} claims to have {blocks} blocks.")
     if "token_embd.weight" not in tensors:
         raise ValueError(f"{path} has no tensor token_embd.weight.")
     rows = {
-        "that of llama.vocab_size": get("llama.vocab_size"),
+        f"that of {architecture}.vocab_size": get(f"{architecture}.vocab_size"),
         "that of token_embd.weight": int(tensors["token_embd.weight"].shape[-1]),
     }
+    width = get_number("embedding_length")
+    head_size = get_number("attention.key_length", width // max(heads, 1))
+    has_bias = "blk.0.attn_output.bias" in tensors
     config = ModelConfig(
         vocab_size=require_agreement(f"In {path} the number of tokens", rows),
-        n_embd=get_number("embedding_length"),
+        n_embd=width,
         n_layer=blocks,
         n_head=heads,
         n_kv_head=get_number("attention.head_count_kv", heads),
@@ -185,35 +240,17 @@ def _read_config(get: Callable[..., Any], tensors: dict[str, Any], path: Path) -
         block_size=get_number("context_length"),
         rope_theta=get_number("rope.freq_base", 10_000.0),
         norm_eps=get_number("attention.layer_norm_rms_epsilon"),
+        architecture=architecture,
+        head_dim=0 if head_size * heads == width else head_size,
+        tie_embeddings="output.weight" not in tensors,
+        attention_bias=has_bias,
+        mlp_bias="blk.0.ffn_gate.bias" in tensors,
+        rope_scaling=RopeScaling(**scaling),
     )
-    for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+    for key in ("rope.dimension_count", "attention.value_length"):
         if (size := get_number(key, config.head_size)) != config.head_size:
             raise ValueError(
-                f"{path}: llama.{key} is {size}, but {config.n_embd} / {heads} heads is "
-                f"{config.head_size}; other head sizes are not supported."
+                f"{path}: {architecture}.{key} is {size}, but the head size is {config.head_size}; "
+                f"a part of it cannot be rotated, nor values have another size."
             )
     return config
-
-
-def _read_tokenizer(get: Callable[..., Any], path: Path) -> Tokenizer:
-    kind, split = get("tokenizer.ggml.model"), get("tokenizer.ggml.pre")
-    if kind != "gpt2" or split != "gpt-2":
-        raise ValueError(
-            f"{path} has a tokenizer of the kind {kind!r} with the split {split!r}; only GPT-2's "
-            f"('gpt2', 'gpt-2') is supported."
-        )
-    tokens, merges = get("tokenizer.ggml.tokens"), get("tokenizer.ggml.merges")
-    if not isinstance(tokens, list) or not isinstance(merges, list):
-        raise ValueError(f"{path} lists no tokens or no merges.")
-    while tokens and tokens[-1] == PADDING_TOKEN.format(len(tokens) - 1):
-        tokens.pop()
-    try:
-        pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
-        tokenizer = Tokenizer({token: number for number, token in enumerate(tokens)}, pairs)
-    except ValueError as error:
-        raise ValueError(f"{path}: its tokenizer cannot be used: {error}.") from None
-    for end in ("eos", "bos"):
-        key = f"tokenizer.ggml.{end}_token_id"
-        ids = {f"that of {END_OF_TEXT}": tokenizer.end_of_text_id, key: get(key)}
-        require_agreement(f"In {path} the id of {end}_token", ids)
-    return tokenizer

@@ -17,11 +17,14 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
+
+from gnano.config.hf_config import sliding_window
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*)/([\w-][\w.-]*)(?:@([^\s:@]+))?(?::([^\s:]+))?", re.ASCII)
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".gguf")
@@ -51,6 +54,17 @@ def resolve_model(name: str | Path, notify: Notify = lambda _: None) -> Path:
     reports that. Raises ValueError or OSError, as a sentence, where the Hub has no such model, it
     may not be read, or its files are none of a model.
     """
+    path = _find_model(name, notify)
+    if (config := path / "config.json").is_file():
+        from gnano.model.hf_io import read_json_object
+
+        with suppress(ValueError, OSError):  # the model's reader reports it
+            if window := sliding_window(read_json_object(config)):
+                notify(f"The sliding window of {window:,} tokens is not used: no text is longer.")
+    return path
+
+
+def _find_model(name: str | Path, notify: Notify) -> Path:
     path, match = Path(name), HUB_NAME.fullmatch(str(name))
     if path.exists():
         cached = Path(constants.HF_HUB_CACHE, f"models--{path.parent}--{path.name}")

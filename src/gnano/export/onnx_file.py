@@ -91,13 +91,15 @@ def export_onnx(
 class TransposedLinear(nn.Module):
     """A linear layer whose weight is [in, out]."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer."""
-        return x @ self.weight
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
 
 
 class ConcatKVCache(LayerCache):
@@ -145,7 +147,9 @@ class OnnxModel(nn.Module):
         for name, layer in list(self.named_modules()):
             if isinstance(layer, Linear):
                 # the head without the rows that pad it in our engine
-                transposed = TransposedLinear(layer.in_features, layer.out_features)
+                transposed = TransposedLinear(
+                    layer.in_features, layer.out_features, layer.bias is not None
+                )
                 self.set_submodule(name, transposed)
         self.to(activation_dtype)
         self.activation_dtype = activation_dtype
@@ -256,7 +260,7 @@ def _read_weight(
         tensor = table[ROPE_TABLES.index(name)]
     else:
         tensor = source.tensors[name]
-        if "proj" in name or "lm_head" in name:
+        if name.endswith(("proj.weight", "lm_head.weight")):
             tensor = tensor.T
     assert tuple(tensor.shape) == shape, name
     tensor = tensor.to(getattr(torch, dtype.numpy().name))

@@ -67,11 +67,11 @@ def convert_to_published(name: str, tensor: Tensor, config: ModelConfig) -> tupl
 
 def rope_unpermute(weight: Tensor, head_size: int) -> Tensor:
     """Reorder the rows of each head from half-split (0, 2, …, 1, 3, …) to (0, 1, 2, 3, …)."""
-    heads_2_pairs_D = weight.view(-1, 2, head_size // 2, weight.shape[-1])
+    heads_2_pairs_D = weight.view(-1, 2, head_size // 2, *weight.shape[1:])
     return heads_2_pairs_D.transpose(1, 2).reshape(weight.shape)
 
 
 def rope_permute(weight: Tensor, head_size: int) -> Tensor:
     """Reorder the rows of each head from (0, 1, 2, 3, …) to half-split (0, 2, …, 1, 3, …)."""
-    heads_pairs_2_D = weight.view(-1, head_size // 2, 2, weight.shape[-1])
+    heads_pairs_2_D = weight.view(-1, head_size // 2, 2, *weight.shape[1:])
     return heads_pairs_2_D.transpose(1, 2).reshape(weight.shape)
