@@ -85,6 +85,7 @@ def our_nats(checkpoint, ids):
     return load_model(checkpoint).loss(ids[:, :-1], ids[:, 1:]).item() / (ids.shape[1] - 1)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
     model, tokenizer = llama("fp32"), source.tokenizer
@@ -100,6 +101,7 @@ def test_llama_cpp_computes_the_same(llama, checkpoint, source, ids):
             row.append(token)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "within"), [("q8_0", 0.005), ("q4_0", 0.03)])
 @torch.no_grad()
 def test_quantization_changes_the_loss_little_in_llama_cpp(llama, checkpoint, ids, dtype, within):
@@ -130,6 +132,7 @@ def same_in_llama_cpp(tokenizer):
     ]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_family_is_the_same_in_llama_cpp(foreign):
     model, folder, path = foreign
@@ -147,6 +150,7 @@ def test_another_family_is_the_same_in_llama_cpp(foreign):
             torch.testing.assert_close(logprobs, expected.values, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_family_is_read_back(foreign, request, tmp_path):
     model, folder, path = foreign

@@ -11,7 +11,7 @@ and all merges of a token have the same rank, as in each file converted from Sen
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -116,21 +116,22 @@ def _score_tokens(
     # one entry for the merges of a token that follow one another
     ranks = [token for token, _ in groupby(left + right for left, right in merges)]
     scores = {token: float(-rank) for rank, token in enumerate(ranks)}
-    ids = dict(zip(tokens, range(len(tokens)), strict=True))
     pairs = {(left, right) for left, right in merges}
     for number, token in enumerate(tokens):
         if BYTE_TOKEN.fullmatch(token):
             types[number] = kinds.BYTE
-        elif types[number] == kinds.NORMAL and not pairs.issuperset(_split_in_two(token, ids)):
+    normal = {token for token, kind in zip(tokens, types, strict=True) if kind == kinds.NORMAL}
+    for token in normal:
+        if not pairs.issuperset(_split_in_two(token, normal)):
             raise ValueError(f"its merges of {token!r} cannot be stated as scores")
     if len(scores) < len(ranks):
         raise ValueError("its merges of one token have different ranks, and scores have one")
     return [scores.get(token, 0.0) for token in tokens]
 
 
-def _split_in_two(token: str, ids: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _split_in_two(token: str, known: Container[str]) -> Iterator[tuple[str, str]]:
     for place in range(1, len(token)):
-        if token[:place] in ids and token[place:] in ids:
+        if token[:place] in known and token[place:] in known:
             yield token[:place], token[place:]
 
 
@@ -142,19 +143,22 @@ def read_tokenizer(get: Callable[..., Any], path: Path) -> Tokenizer:
             f"{path} has a tokenizer of the kind {model!r} with the split {split!r}; supported are "
             f"'llama', and 'gpt2' with {', '.join(SPLITS)}."
         )
+    kinds = import_gguf().TokenType
     tokens = _get_list(get, "tokens", path)
     while tokens and tokens[-1] == PADDING_TOKEN.format(len(tokens) - 1):
         tokens.pop()
     ids = {token: number for number, token in enumerate(tokens)}
     # absent in files that state no control tokens but the end
-    types = get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    types = get("tokenizer.ggml.token_type") or [kinds.NORMAL] * len(tokens)
+    merges: Sequence[Sequence[str]]
     try:
-        merges: Sequence[Sequence[str]]
+        if len(ids) < len(tokens):
+            raise ValueError("two of its tokens are the same")
         if model == "llama":
-            merges = _merges_by_score(ids, _get_list(get, "scores", path))
+            merges = _merges_by_score(ids, types, _get_list(get, "scores", path))
         else:
             merges = [merge.split(" ") for merge in _get_list(get, "merges", path)]
-        if sum(kind == 3 for kind in types[: len(tokens)]) > 1 or split != "gpt-2":
+        if sum(types[number] == kinds.CONTROL for number in ids.values()) > 1 or split != "gpt-2":
             files = _make_files(get, ids, types, merges, "" if model == "llama" else split)
             return HFTokenizer(files)
         tokenizer = Tokenizer(ids, [(left, right) for left, right in merges])
@@ -174,10 +178,17 @@ def _get_list(get: Callable[..., Any], key: str, path: Path) -> list[Any]:
     return found
 
 
-def _merges_by_score(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+def _merges_by_score(
+    ids: dict[str, int], types: list[int], scores: list[float]
+) -> list[tuple[str, str]]:
     """Return the merges of a `tokenizer.json`: those of the token with the highest score first."""
-    order = sorted(ids, key=lambda token: -scores[ids[token]])
-    return [pair for token in order for pair in _split_in_two(token, ids)]
+    normal = {
+        token: scores[number]
+        for token, number in ids.items()
+        if types[number] == import_gguf().TokenType.NORMAL
+    }
+    order = sorted(normal, key=lambda token: -normal[token])
+    return [pair for token in order for pair in _split_in_two(token, normal)]
 
 
 def _make_files(
