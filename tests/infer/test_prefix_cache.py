@@ -12,6 +12,7 @@ from tests.infer.conftest import generate_ids
 from gnano.config.inference_config import SamplingParams
 from gnano.infer import continuous_batching, prefix_cache
 from gnano.infer.continuous_batching import Request
+from gnano.infer.engine import Engine
 from gnano.infer.prefix_cache import PREFILL_BLOCK, PrefixCache
 from gnano.model.attention import KVCache
 
@@ -85,10 +86,10 @@ def test_only_the_new_part_of_a_prompt_is_computed(engine, computed):
         assert computed == expected
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_found_is_what_would_be_computed_bit_for_bit(make_engine, dtype):
-    engine = make_engine(block_size=3 * PREFILL_BLOCK)
-    engine.model.to(dtype)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_what_is_found_is_what_would_be_computed_bit_for_bit(make_engine, save_engine, dtype):
+    folder = save_engine(make_engine(block_size=3 * PREFILL_BLOCK))
+    engine = Engine.load(folder, "cpu", dtype)
     cache = PrefixCache()
     ids = tuple(torch.randint(290, (3 * PREFILL_BLOCK,), generator=torch.manual_seed(1)).tolist())
     shared, own = ids[: 2 * PREFILL_BLOCK + 40], ids[: 2 * PREFILL_BLOCK + 9]

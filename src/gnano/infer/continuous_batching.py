@@ -9,9 +9,9 @@
 Each sequence has its own settings, history and random generator. In a batch of several slots its
 text does not depend on the other sequences, bit for bit, on a CPU and for a model from
 `Engine.load`: a prompt is computed alone, in blocks that begin at fixed positions; a decoding step
-reads whole tiles of the cache (`gnano.model.attention`); and its products have at least two rows,
-since those of one row round differently. Only a sequence that nobody can ask for again, because it
-is sampled without a seed, may use the faster step for one row.
+reads whole tiles of the cache (`gnano.model.attention`); and oneDNN's products have at least two
+rows, since they round differently for one. Only a sequence that nobody can ask for again, because
+it is sampled without a seed, may use faster ways for a row that is alone.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.prefix_cache import PREFILL_BLOCK, PrefixCache
 from gnano.infer.sampling import TokenHistory, TokenLogprob, compute_logprobs, sample_tokens
-from gnano.infer.weight_formats import without_onednn_for_one_row
+from gnano.infer.weight_formats import OneDnnLinear, without_onednn_for_one_row
 from gnano.model.attention import KVCache
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import IncrementalDetokenizer, Tokenizer
@@ -220,12 +220,12 @@ class ContinuousBatch:
         """Return logits [B, V] after the last token of each active sequence."""
         last = [sequence.output_ids[-1] for sequence in self.active]
         rows = len(last)
-        is_alone = rows == 1 and (self.batch_size == 1 or not self.active[0].request.is_repeatable)
+        is_free_to_round = self.batch_size == 1 or not self.active[0].request.is_repeatable
         # with several rows on a CPU the products take so long that compilation gains nothing
-        if self.decode_runner and (is_alone or self.device.type != "cpu"):
+        if self.decode_runner and (self.device.type != "cpu" or (rows == 1 and is_free_to_round)):
             with without_onednn_for_one_row(self.model) if rows == 1 else nullcontext():
                 return self.decode_runner.step(last)
-        if rows == 1 and not is_alone:
+        if rows == 1 and not is_free_to_round and isinstance(self.model.lm_head, OneDnnLinear):
             # the second slot is free or in prefill: what is written there is overwritten
             last.append(0)
         ids_B1 = torch.tensor(last, device=self.device)[:, None]
@@ -240,11 +240,8 @@ class ContinuousBatch:
 
         The logits are None before the end of the prompt.
         """
-        request, part = (
-            sequence.request,
-            self.cache.slice_rows(self.batch_size - 1, self.batch_size),
-        )
-        ids = request.prompt_ids
+        request, ids = sequence.request, sequence.request.prompt_ids
+        part = self.cache.slice_rows(self.batch_size - 1, self.batch_size)
         if self.prefix_cache and not part.lengths[0] and not request.prompt_logprobs:
             sequence.cached_tokens = self.prefix_cache.restore(ids, part)
         start = int(part.lengths[0])

@@ -209,9 +209,10 @@ class Engine:
     ) -> list[list[Completion]]:
         """Return `num_samples` completions of each prompt, generated several at a time.
 
-        Each is the same as if generated separately, except for rounding. With `logprobs` each token
-        has its log-probability and this many alternatives. `on_progress` receives the number of
-        finished completions.
+        With a seed none depends on the others (see `continuous_batching`); a single one is computed
+        by faster products, which round differently. With `logprobs` each token has its
+        log-probability and this many alternatives. `on_progress` receives the number of finished
+        completions. Raises ValueError as `stream` does.
         """
         check_number("samples", num_samples, Range(1, MAX_SAMPLES))
         sampling = sampling or SamplingParams()
