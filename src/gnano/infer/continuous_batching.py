@@ -37,7 +37,7 @@ from gnano.utils.validation import Range, check_field_ranges, check_number
 CPU_PREFILL_TOKENS, GPU_PREFILL_TOKENS = 256, 2_048
 NOT_FINITE = (
     "No token can be drawn, because the model's logits are not finite numbers: its weights have "
-    "overflowed or are damaged. Use an earlier checkpoint."
+    "overflowed or are damaged; use an earlier checkpoint."
 )
 
 # end-of-text or a stop string; max_new_tokens reached; context full; logits that are not finite
