@@ -234,6 +234,7 @@ def test_in_tiles_a_row_does_not_depend_on_the_lengths_of_others(n_kv_head, dtyp
         layer.k_BKTE[:], layer.v_BKTE[:] = k_BKTE[rows], v_BKTE[rows]
         cache.lengths[:] = [lengths[row] for row in rows]
         positions_B1 = cache.advance(1)
+        assert positions_B1 is not None
         own = [slice(lengths[row], lengths[row] + 1) for row in rows]
         new = (
             torch.stack([x[row, :, at] for row, at in zip(rows, own, strict=True)])
