@@ -65,6 +65,7 @@ def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = No
         batch = ContinuousBatch(
             model, no_text(model), texts, PROMPT_TOKENS + tokens + 1, compiled_decoder=compiled
         )
+        batch.prefill_tokens = texts * PROMPT_TOKENS  # all prompts before the first step
         for number in range(texts):
             ids = (number + 1, *range(1, PROMPT_TOKENS))
             batch.add(Request(prompt_ids=ids, max_new_tokens=tokens + 1, sampling=GREEDY))

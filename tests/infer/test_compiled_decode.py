@@ -9,6 +9,7 @@ from gnano.infer import compiled_decode as steps
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import INFERENCE_DTYPES, Engine
+from gnano.infer.prefix_cache import PrefixCache
 from gnano.infer.weight_formats import fuse_projections, quantize_model
 from gnano.utils.platform_support import compile_unsupported_reason
 
@@ -42,7 +43,10 @@ def test_a_compiled_model_generates_the_same_texts(make_engine, save_engine, mon
     sampling = SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.1)
     ids = generate_ids(plain, "Once", 200, sampling, context_shift=True)
     assert generate_ids(compiled, "Once", 200, sampling, context_shift=True) == ids
-    text, batch = compiled.encode_prompt("Once upon a time"), compiled.new_batch(reuse_prefix=True)
+    text, batch = (
+        compiled.encode_prompt("Once upon a time"),
+        compiled.new_batch(prefix_cache=PrefixCache()),
+    )
     for more in range(1, 4):
         output = generate_ids(compiled, text, 9, GREEDY, batch=batch)
         assert output == generate_ids(plain, text, 9, GREEDY)

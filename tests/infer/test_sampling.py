@@ -301,6 +301,7 @@ def test_other_rows_of_a_batch_do_not_change_a_token():
         assert torch.equal(logits, copy)
         sampled.update(tokens)
         for token, *states in zip(tokens, together, separate, strict=True):
+            assert token is not None
             for _, history in states:
                 history.add(token)
     assert len(sampled) > 50, "the tokens must differ"
@@ -336,9 +337,14 @@ def test_samples_without_a_seed_are_new_each_time():
     )
 
 
-@pytest.mark.parametrize("settings", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 0}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str
+)
 @pytest.mark.parametrize("damage", [math.nan, math.inf])
-def test_logits_that_are_not_finite_are_one_sentence(settings, damage):
-    sampling = SamplingParams(seed=0, **settings)
-    with pytest.raises(ValueError, match=r"not finite numbers.*earlier checkpoint\.$"):
-        choose(torch.tensor([0.0, damage, 1.0]), sampling, make_generator(sampling.seed))
+def test_a_row_whose_logits_are_not_finite_has_no_token_and_changes_no_other(settings, damage):
+    sampling = SamplingParams(**{"seed": 0, **settings})
+    logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    expected = [choose(row, sampling, make_generator(7)) for row in logits]
+    logits[1, 5] = damage
+    found = sample_tokens(logits, [sampling] * 3, [make_generator(7) for _ in range(3)], [None] * 3)
+    assert found == [expected[0], None, expected[2]]

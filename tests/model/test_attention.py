@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnano.config.model_config import ModelConfig
-from gnano.model.attention import KVCache
+from gnano.model.attention import KVCache, attend
 from gnano.model.rope import Rope, rope_table
 
 TABLE_LENGTH = 512
@@ -214,3 +214,42 @@ def test_a_row_can_be_filled_separately_and_copied(make_model, random_ids):
     assert cache.lengths.tolist() == [6, 6, 5]
     for row in both:
         torch.testing.assert_close(row[-1], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+def test_in_tiles_a_row_does_not_depend_on_the_lengths_of_others(n_kv_head, dtype):
+    """Attention is the same bit for bit, and that of the row's own keys up to rounding."""
+    config = ModelConfig(
+        n_embd=128, n_head=4, n_kv_head=n_kv_head, n_layer=1, ffn_hidden=64, block_size=600
+    )
+    lengths = [1, 127, 128, 200, 511]
+    torch.manual_seed(0)
+    q_BHTE = torch.randn(len(lengths), 4, 1, 32).to(dtype)
+    k_BKTE, v_BKTE = torch.randn(2, len(lengths), n_kv_head, 640, 32).to(dtype)
+
+    def step(rows):
+        cache = KVCache(config, len(rows), 600, dtype, in_tiles=True)
+        [layer] = cache.layers
+        layer.k_BKTE[:], layer.v_BKTE[:] = k_BKTE[rows], v_BKTE[rows]
+        cache.lengths[:] = [lengths[row] for row in rows]
+        positions_B1 = cache.advance(1)
+        assert positions_B1 is not None
+        own = [slice(lengths[row], lengths[row] + 1) for row in rows]
+        new = (
+            torch.stack([x[row, :, at] for row, at in zip(rows, own, strict=True)])
+            for x in (k_BKTE, v_BKTE)
+        )
+        keys, values = layer.append(*new)
+        mask = (torch.arange(layer.end) <= positions_B1[..., None])[:, None]
+        return attend(q_BHTE[rows], keys, values, mask=mask)
+
+    together = step(range(len(lengths)))
+    for row, length in enumerate(lengths):
+        assert torch.equal(together[row], step([0, row])[1])
+        assert torch.equal(together[row], step([row])[0])
+        q, k, v = (x[row].double() for x in (q_BHTE, k_BKTE, v_BKTE))
+        k, v = (x[:, : length + 1].repeat_interleave(4 // n_kv_head, 0) for x in (k, v))
+        expected = (q @ k.mT / math.sqrt(32)).softmax(-1) @ v
+        near = 1e-5 if dtype == torch.float32 else 0.02
+        torch.testing.assert_close(together[row].double(), expected, atol=near, rtol=near)

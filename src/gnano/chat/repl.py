@@ -41,6 +41,7 @@ from gnano.data.sft.chat_template import (
 from gnano.data.sft.conversations import Turn
 from gnano.data.sft.encoding import encode_prompt
 from gnano.infer.engine import Engine
+from gnano.infer.prefix_cache import PrefixCache
 from gnano.model.flops import num_parameters
 from gnano.utils.formatting import plural
 from gnano.utils.platform_support import is_installed
@@ -212,7 +213,7 @@ class ChatSession:
         self.engine, self.template = engine, template
         self.settings = settings or ChatSettings()
         self.context_length = engine.model.config.block_size
-        self.batch = engine.new_batch(reuse_prefix=True)
+        self.batch = engine.new_batch(prefix_cache=PrefixCache())
         # a model that did not learn to end its answer continues with the opening of a question
         user = template.user if isinstance(template, ChatTemplate) else ""
         opening = user.partition("{content}")[0].strip().partition("\n")[0].strip()

@@ -63,7 +63,7 @@ class SamplingParams:
     # no sequence of this many tokens occurs twice; 0: off
     no_repeat_ngram_size: Annotated[int, Range(0, MAX_COUNT)] = 0
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit), each id once
-    # the same seed and prompts give the same text; None: different each time
+    # the same seed and prompt give the same text; None: different each time
     seed: Annotated[int | None, Range(0, 2**63 - 1)] = None
 
     def __post_init__(self) -> None:

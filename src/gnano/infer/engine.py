@@ -15,6 +15,7 @@ from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder
 from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
+from gnano.infer.prefix_cache import PrefixCache
 from gnano.infer.sampling import TokenLogprob
 from gnano.infer.weight_formats import FusedLinear, fuse_projections, prepack_onednn, quantize_model
 from gnano.model.hf_io import load_model
@@ -42,7 +43,7 @@ class Completion:
     text: str
     token_ids: tuple[int, ...]  # without end-of-text, but including those of a stop string
     finish_reason: FinishReason
-    logprobs: tuple[TokenLogprob, ...] = ()  # of the ids, if requested
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the ids whose text is complete, if requested
     prompt_tokens: int = 0
 
 
@@ -108,16 +109,21 @@ class Engine:
         self,
         batch_size: int = 1,
         max_length: int | None = None,
-        reuse_prefix: bool = False,
+        prefix_cache: PrefixCache | None = None,
         eos_ids: Sequence[int] | None = None,
     ) -> ContinuousBatch:
-        """Return an empty batch; `eos_ids` default to the tokenizer's."""
+        """Return an empty batch; `eos_ids` default to the tokenizer's.
+
+        For several sequences the matrices are repacked first.
+        """
+        if batch_size > 1:
+            self.prepare_for_batching()
         return ContinuousBatch(
             self.model,
             self.tokenizer,
             batch_size,
             max_length,
-            reuse_prefix,
+            prefix_cache,
             self.compiled_decoder,
             eos_ids,
         )
@@ -126,6 +132,8 @@ class Engine:
         """Repack the matrices for several rows, if not yet done; a training model stays as is."""
         if isinstance(self.model.lm_head, FusedLinear):
             prepack_onednn(self.model)
+            if not isinstance(self.model.lm_head, FusedLinear):
+                self.compiled_decoder = None  # was compiled for the other matrices
 
     def stream(
         self,
@@ -141,9 +149,9 @@ class Engine:
         The text may be empty. The sequence carries the ids so far and, at the end, the finish
         reason: `max_new_tokens` reached, end-of-text, a stop string (which is not returned), or a
         full context. With `context_shift` the older half of a full context is dropped instead. A
-        conversation passes a `batch` with `reuse_prefix`, whose cache is reused for the common
-        prefix of successive prompts; results differ only by rounding. Raises ValueError for a
-        prompt that does not fit.
+        conversation passes a `batch` with a prefix cache, so that the beginning which successive
+        prompts share is computed once. Raises ValueError for a prompt that does not fit, and for
+        logits that are not finite.
         """
         ids = self.encode_prompt(prompt)
         request = Request(
@@ -160,6 +168,7 @@ class Engine:
             while sequence.finish_reason is None:
                 known = len(sequence.text)
                 batch.step()
+                _check_error(sequence)
                 yield sequence.text[known:], sequence
         finally:
             batch.cancel(sequence)
@@ -200,9 +209,10 @@ class Engine:
     ) -> list[list[Completion]]:
         """Return `num_samples` completions of each prompt, generated several at a time.
 
-        Each is the same as if generated separately, except for rounding. With `logprobs` each token
-        has its log-probability and this many alternatives. `on_progress` receives the number of
-        finished completions.
+        With a seed none depends on the others (see `continuous_batching`); a single one is computed
+        by faster products, which round differently. With `logprobs` each token has its
+        log-probability and this many alternatives. `on_progress` receives the number of finished
+        completions. Raises ValueError as `stream` does.
         """
         check_number("samples", num_samples, Range(1, MAX_SAMPLES))
         sampling = sampling or SamplingParams()
@@ -218,8 +228,6 @@ class Engine:
             for ids in map(self.encode_prompt, prompts)
             for sample_params in map(sampling.for_sample, range(num_samples))
         ]
-        if len(requests) > 1:
-            self.prepare_for_batching()
         longest = max((len(request.prompt_ids) for request in requests), default=0)
         batch_size = max(1, min(MAX_BATCH_SIZE, len(requests)))
         batch = self.new_batch(batch_size, longest + max_new_tokens)
@@ -227,6 +235,7 @@ class Engine:
         on_progress(done := 0)
         while batch.active or batch.waiting:
             for sequence in batch.step():
+                _check_error(sequence)
                 if sequence.finish_reason:
                     on_progress(done := done + 1)
         completions = [
@@ -252,3 +261,8 @@ class Engine:
             return tuple(prompt)
         ids = (*self.tokenizer.bos_ids, *self.tokenizer.encode(prompt))
         return ids or (self.tokenizer.end_of_text_id,)
+
+
+def _check_error(sequence: SequenceState) -> None:
+    if sequence.error:
+        raise ValueError(sequence.error)

@@ -169,15 +169,22 @@ class TokenLogprob:
     top_logprobs: tuple[tuple[int, float], ...] = ()  # (id, log-probability), likeliest first
 
 
-def compute_logprob(logits_V: Tensor, token_id: int, num_top: int = 0) -> TokenLogprob:
-    """Return the log-probabilities of a token and of the `num_top` likeliest ones."""
+def compute_logprobs(
+    logits_NV: Tensor, token_ids: Sequence[int], num_top: int = 0
+) -> list[TokenLogprob]:
+    """Return log-probabilities of one token per row, and of the `num_top` likeliest of each row."""
     check_number("top", num_top, Range(0))
-    log_V = logits_V.float().log_softmax(-1)
+    log_NV = logits_NV.float().log_softmax(-1)
+    rows = range(len(token_ids))
+    own = log_NV[rows, token_ids].tolist()
     if not num_top:
-        return TokenLogprob(token_id, float(log_V[token_id]))
-    ids = top_token_ids(log_V, min(num_top, len(log_V)))
-    top_logprobs = tuple(zip(ids.tolist(), log_V[ids].tolist(), strict=True))
-    return TokenLogprob(token_id, float(log_V[token_id]), top_logprobs)
+        return [TokenLogprob(*pair) for pair in zip(token_ids, own, strict=True)]
+    top_NK = top_token_ids(log_NV, min(num_top, log_NV.shape[1]))
+    tops = zip(top_NK.tolist(), log_NV.gather(1, top_NK).tolist(), strict=True)
+    return [
+        TokenLogprob(token, value, tuple(zip(*top, strict=True)))
+        for token, value, top in zip(token_ids, own, tops, strict=True)
+    ]
 
 
 def sample_tokens(
@@ -185,19 +192,20 @@ def sample_tokens(
     params: Sequence[SamplingParams],
     generators: Sequence[torch.Generator],
     histories: Sequence[TokenHistory | None],
-) -> list[int]:
+) -> list[int | None]:
     """Draw one token id per row from logits [B, V]; rows do not affect each other.
 
-    Only penalties need a history. Raises ValueError where logits are not finite.
+    Only penalties need a history. The id of a row is None if its logits are not finite.
     """
+    is_finite = logits_BV.isfinite().all(-1).tolist()
     changed = [row for row, s in enumerate(params) if s.logit_bias or histories[row]]
     if changed:
         logits_BV = logits_BV.to(torch.float32, copy=True)
         for row in changed:
             apply_penalties(logits_BV[row], params[row], histories[row])
-    tokens = [0] * len(params)
-    greedy = [row for row, s in enumerate(params) if s.temperature == 0]
-    drawn = [row for row, s in enumerate(params) if s.temperature > 0]
+    tokens: list[int | None] = [None] * len(params)
+    greedy = [row for row, s in enumerate(params) if is_finite[row] and s.temperature == 0]
+    drawn = [row for row, s in enumerate(params) if is_finite[row] and s.temperature > 0]
     limited = [row for row in drawn if params[row].truncates]
     unlimited = [row for row in drawn if not params[row].truncates]
     for rows in filter(None, (greedy, limited, unlimited)):
@@ -212,11 +220,6 @@ def sample_tokens(
             share_R1 = torch.stack(numbers)[:, None].to(weights_RK.device)
             reached_RK = weights_RK.cumsum(-1, dtype=torch.float64)
             total_R1 = reached_RK[:, -1:]
-            if not bool(total_R1.isfinite().all()):
-                raise ValueError(
-                    "No token can be drawn, because the model's logits are not finite numbers: its "
-                    "weights have overflowed or are damaged. Use an earlier checkpoint."
-                )
             # rounding must not reach the end of the row, where tokens may be excluded
             below_R1 = total_R1.nextafter(total_R1.new_zeros(()))
             target_R1 = torch.minimum(share_R1 * total_R1, below_R1)

@@ -87,8 +87,6 @@ def measure_throughput(
     steps = []
     for count in sorted(batch_sizes):
         on_progress(f"{count} texts at a time")
-        if count > 1:
-            engine.prepare_for_batching()
         batch = _start_batch(engine, count, prompt_tokens, new_tokens)
         while batch.waiting:
             batch.step()  # prefill, and the first token of each

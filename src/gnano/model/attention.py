@@ -20,6 +20,12 @@ column and copies nothing. Rows may hold texts of different lengths:
     row 0   a b c d e ·         a shorter prompt is padded at its end, and the padding truncated:
     row 1   f g · · · ·         nothing attends to it, and later tokens overwrite it
 
+For sequences that are served together, a step of one token per row reads the cache in whole tiles
+of `KEY_TILE` positions, always with a mask. The longest row decides how many tiles are read, and
+those beyond the end of a shorter row add exactly 0 to it: its result does not depend on the other
+rows, bit for bit. In fp32, PyTorch's CPU kernel adds up in an order that depends on the number of
+rows and keys, so `_attend_tiles` computes products of one shape only.
+
 On a CPU, PyTorch's fused kernel never stores the scores and recomputes them in backward: right for
 long rows, but its small products run far below the peak. Up to some hundred positions the scores
 fit in the caches, and large products are faster, with the operations between them fused by the
@@ -52,6 +58,7 @@ from gnano.config.model_config import ModelConfig
 CPU_ATTENTION_MAX_LENGTH = 512
 # queries at a time; smaller blocks skip more masked keys, but have slower products
 QUERY_BLOCK = 128
+KEY_TILE = 128  # positions of the cache that a decoding step reads at a time
 
 
 class PrefixTree(NamedTuple):
@@ -84,7 +91,11 @@ class LayerCache:
 
 
 class KVCache:
-    """One `LayerCache` per layer, with a capacity in tokens for each of B rows."""
+    """One `LayerCache` per layer, with a capacity in tokens for each of B rows.
+
+    With `in_tiles` a step of one token per row reads whole tiles of keys, so that no row depends on
+    the lengths of the others.
+    """
 
     def __init__(
         self,
@@ -93,8 +104,11 @@ class KVCache:
         capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
+        in_tiles: bool = False,
     ) -> None:
-        self.capacity = capacity
+        if in_tiles:
+            capacity = round_up(capacity, KEY_TILE)
+        self.capacity, self.in_tiles = capacity, in_tiles
         self.lengths = np.zeros(batch_size, np.int64)  # tokens that each row holds; may be reduced
         shape = (batch_size, config.n_kv_head, capacity, config.head_size)
         # zeros: unwritten positions of shorter rows are read with weight 0, and 0 × NaN is not 0
@@ -133,19 +147,32 @@ class KVCache:
             for buffer in layer.k_BKTE, layer.v_BKTE:
                 buffer[target, :, :size] = buffer[source, :, :size]
 
+    def clear_row(self, row: int) -> None:
+        """Zero the row, so that values that are not finite do not outlive it."""
+        self.lengths[row] = 0
+        for layer in self.layers:
+            layer.k_BKTE[row] = layer.v_BKTE[row] = 0
+
     def advance(self, num_tokens: int) -> Tensor | None:
-        """Prepare for new tokens; return their positions [B, T], or None if rows do not differ."""
+        """Prepare for new tokens; return their positions [B, T], or None if no mask is needed."""
         start, end = int(self.lengths[0]), int(self.lengths.max()) + num_tokens
         # writing past the end would silently be dropped
         assert end <= self.capacity, "the cache is full"
+        if reads_tiles := self.in_tiles and num_tokens == 1:
+            end = round_up(end, KEY_TILE)
         positions_BT = None
-        if (self.lengths != start).any():
+        if reads_tiles or (self.lengths != start).any():
             positions = self.lengths[:, None] + np.arange(num_tokens)
             positions_BT = torch.from_numpy(positions).to(self.layers[0].k_BKTE.device)
         for layer in self.layers:
             layer.start, layer.end, layer.positions_BT = start, end, positions_BT
         self.lengths += num_tokens
         return positions_BT
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Return the smallest multiple that is not below the number."""
+    return -(-number // multiple) * multiple
 
 
 def attend(
@@ -168,7 +195,11 @@ def attend(
     if T == 1 and S > 1 and not dropout:
         # the queries of a group attend to the same keys: as rows of one product they share a read
         q_BKGE = q_BHTE.reshape(*k_BKTE.shape[:2], group, -1)
-        y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKTE, v_BKTE, attn_mask=mask)
+        is_cpu_fp32 = q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.float32
+        if mask is not None and is_cpu_fp32 and not torch.compiler.is_compiling():
+            y_BKGE = _attend_tiles(q_BKGE, k_BKTE, v_BKTE, mask)
+        else:
+            y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKTE, v_BKTE, attn_mask=mask)
         return y_BKGE.flatten(1, 2)[:, :, None]
     if mask is not None:
         # the only fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
@@ -189,6 +220,21 @@ def attend(
         is_causal=is_causal,
         enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
     )
+
+
+def _attend_tiles(q_BKGE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B11T: Tensor) -> Tensor:
+    """Return softmax attention [B, K, G, E], of which each product has one tile of keys."""
+    k_tiles, v_tiles = (torch.split(x, KEY_TILE, dim=2) for x in (k_BKTE, v_BKTE))
+    q_BKGE = q_BKGE * (1 / math.sqrt(q_BKGE.shape[-1]))
+    scores = [torch.matmul(q_BKGE, k_BKCE.mT) for k_BKCE in k_tiles]
+    scores_BKGT = scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)
+    weights_BKGT = scores_BKGT.masked_fill_(~mask_B11T, -torch.inf).softmax(-1)
+    tiles = zip(torch.split(weights_BKGT, KEY_TILE, dim=-1), v_tiles, strict=True)
+    products = [torch.matmul(weights_BKGC, v_BKCE) for weights_BKGC, v_BKCE in tiles]
+    y_BKGE = products[0]
+    for product_BKGE in products[1:]:
+        y_BKGE += product_BKGE
+    return y_BKGE
 
 
 def cpu_attention(

@@ -248,8 +248,8 @@ class GPT(nn.Module):
             same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
             mask_B1TT = same_BTT.tril()[:, None]
         positions_BT = cache.advance(ids_BT.shape[1]) if cache else None
-        if positions_BT is not None:
-            keys_T = torch.arange(end, device=ids_BT.device)
+        if cache is not None and positions_BT is not None:
+            keys_T = torch.arange(cache.layers[0].end, device=ids_BT.device)
             mask_B1TT = (keys_T <= positions_BT[..., None])[:, None]
         if prefix_tree is not None:
             assert positions_BT is None, "a prefix tree needs cache rows of equal length"

@@ -208,7 +208,14 @@ class IncrementalDetokenizer:
             raise ValueError("A stop string is empty or not a string; give at least one character.")
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.pending_text = ""
+        self.num_final = 0  # characters returned so far
         self.stopped = False  # by a stop string; nothing follows
+
+    @property
+    def text_length(self) -> int:
+        """The characters of the tokens so far, final or not; an incomplete one counts."""
+        has_partial = bool(self.decoder.getstate()[0])
+        return self.num_final + len(self.pending_text) + has_partial
 
     def push(self, data: bytes, final: bool = False) -> str:
         """Add a token's bytes; return the text that is now final."""
@@ -224,6 +231,7 @@ class IncrementalDetokenizer:
         if found:
             self.stopped = True
             text, self.pending_text = self.pending_text[: min(found)[1]], ""
+            self.num_final += len(text)
             return text
         # hold back the longest suffix that is a prefix of a stop string
         end = len(self.pending_text)
@@ -233,6 +241,7 @@ class IncrementalDetokenizer:
                 end = start
                 break
         text, self.pending_text = self.pending_text[:end], self.pending_text[end:]
+        self.num_final += end
         return text
 
 
