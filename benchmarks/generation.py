@@ -81,6 +81,7 @@ def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = No
 def gnano_prefill(model: GPT) -> float:
     """Return the seconds for a prompt of 512 tokens."""
     batch = ContinuousBatch(model, no_text(model), 1, 512)
+    batch.prefill_tokens = 512
     batch.add(Request(prompt_ids=tuple(range(512)), max_new_tokens=1, sampling=GREEDY))
     started = time.perf_counter()
     batch.step()

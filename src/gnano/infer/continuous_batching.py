@@ -34,7 +34,7 @@ from gnano.tokenizer.bpe import IncrementalDetokenizer, Tokenizer
 from gnano.utils.validation import Range, check_field_ranges, check_number
 
 # tokens of prompts computed between two decoding steps
-CPU_PREFILL_TOKENS, GPU_PREFILL_TOKENS = 256, 2_048
+CPU_PREFILL_TOKENS, GPU_PREFILL_TOKENS = 128, 2_048
 NOT_FINITE = (
     "No token can be drawn, because the model's logits are not finite numbers: its weights have "
     "overflowed or are damaged; use an earlier checkpoint."
@@ -125,7 +125,7 @@ class ContinuousBatch:
         weight = model.model.embed_tokens.weight  # never quantized
         self.device = weight.device
         is_cpu = self.device.type == "cpu"
-        # limits the prefill of one step while others decode
+        # of one step, so that the others, and whoever wants to cancel, wait no longer
         self.prefill_tokens = CPU_PREFILL_TOKENS if is_cpu else GPU_PREFILL_TOKENS
         self.cache = KVCache(
             model.config,
@@ -196,8 +196,8 @@ class ContinuousBatch:
     ) -> list[SequenceState]:
         """Add one token to each active sequence, then compute prompts; return what changed.
 
-        While sequences are active, at most `prefill_tokens` of prompts are computed, first come
-        first served. Before that, `on_decoded` receives the sequences with a new token.
+        At most `prefill_tokens` of prompts are computed, first come first served. Before that,
+        `on_decoded` receives the sequences with a new token.
         """
         changed = list(self.active)
         if changed:
@@ -208,7 +208,7 @@ class ContinuousBatch:
             sequence = self.waiting[0]
             rest = len(sequence.request.prompt_ids) - int(self.cache.lengths[-1])
             num_next = min(rest, PREFILL_BLOCK)
-            if self.active and num_computed and num_computed + num_next > self.prefill_tokens:
+            if num_computed and num_computed + num_next > self.prefill_tokens:
                 break
             tokens, logits_V = self._prefill_block(sequence)
             num_computed += tokens

@@ -88,8 +88,7 @@ def measure_throughput(
     for count in sorted(batch_sizes):
         on_progress(f"{count} texts at a time")
         batch = _start_batch(engine, count, prompt_tokens, new_tokens)
-        while batch.waiting:
-            batch.step()  # prefill, and the first token of each
+        batch.step()  # prefill, and the first token of each
         times = []
         while batch.active:
             rows = len(batch.active)
@@ -110,6 +109,7 @@ def count_weight_bytes(model: GPT) -> int:
 def _start_batch(engine: Engine, count: int, prompt: int, tokens: int) -> ContinuousBatch:
     """Return a batch with distinct random prompts, since equal ones are computed once."""
     batch = engine.new_batch(count, prompt + tokens, eos_ids=())  # so no text ends early
+    batch.prefill_tokens = count * prompt  # all prompts in the first step
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(engine.tokenizer.vocab_size, (count, prompt), generator=generator)
     for row in ids.tolist():
