@@ -34,9 +34,9 @@ from gnano.config.inference_config import LoadConfig
 from gnano.data.sft.chat_template import (
     ALPACA,
     AnyTemplate,
-    ChatTemplate,
     load_template,
     read_template,
+    template_stop_strings,
 )
 from gnano.data.sft.conversations import Turn
 from gnano.data.sft.encoding import encode_prompt
@@ -49,7 +49,6 @@ from gnano.utils.terminal import echo, echo_stderr
 
 TEXTS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("texts.toml").read_text("utf-8"))
 COMMANDS: dict[str, tuple[str, str]] = TEXTS["commands"]  # name: argument, summary
-MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
 FINISH_NOTES = {"stop": "", "length": "token limit reached", "context": "context full"}
 
 
@@ -214,10 +213,7 @@ class ChatSession:
         self.settings = settings or ChatSettings()
         self.context_length = engine.model.config.block_size
         self.batch = engine.new_batch(prefix_cache=PrefixCache())
-        # a model that did not learn to end its answer continues with the opening of a question
-        user = template.user if isinstance(template, ChatTemplate) else ""
-        opening = user.partition("{content}")[0].strip().partition("\n")[0].strip()
-        self.stop_strings = (opening,) if len(opening) >= MIN_STOP_CHARS else ()
+        self.stop_strings = template_stop_strings(template)
         self.answer_stats: list[AnswerStats] = []  # of all answers, dropped ones included
         self.resume(ConversationHistory(_clean(system_prompt)))
 

@@ -16,18 +16,22 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from gnano.config.inference_config import EvalConfig, LoadConfig, SamplingParams
 from gnano.config.recipe import Recipe, list_recipes, load_recipe
+from gnano.config.serve_config import ServeConfig
 from gnano.utils.terminal import echo_stderr
 
 PATH_REGISTRY = ConstructorRegistry()
 PathArg = Annotated[Path, tyro.conf.Positional]
 MODEL_HELP = "A run, a checkpoint, a model folder, a weight file, or owner/name on the Hub."
 ModelArg = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help=MODEL_HELP)]
+ModelArgs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(help=MODEL_HELP)]
 TokensArg = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 JsonFlag = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON.")]
 # the fields of these become options of the command itself
 SamplingArgs = Annotated[SamplingParams, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 EvalArgs = Annotated[EvalConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 LoadArgs = Annotated[LoadConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+
+ServeArgs = Annotated[ServeConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 
 
 @PATH_REGISTRY.primitive_rule

@@ -162,8 +162,14 @@ def iter_json_objects_reversed(path: Path, containing: str = "") -> Iterator[dic
             end = start
 
 
+def find_runs(folder: Path) -> dict[str, Path]:
+    """Return the runs in a folder by name, up to two levels deep; none without a folder."""
+    found = [folder / "recipe.toml", *folder.glob("*/recipe.toml"), *folder.glob("*/*/recipe.toml")]
+    return {run_name(folder, one.parent): one.parent for one in found if one.is_file()}
+
+
 def list_runs(folder: Path) -> list[RunStatus]:
-    """Return the status of each run in a folder, up to two levels deep, last active first.
+    """Return the status of each run in a folder, last active first.
 
     Raises FileNotFoundError if there is no such folder.
     """
@@ -172,8 +178,7 @@ def list_runs(folder: Path) -> list[RunStatus]:
             f"There is no folder {folder}: name the one that holds your runs, or start a run "
             f"with gnano pretrain."
         )
-    found = [folder / "recipe.toml", *folder.glob("*/recipe.toml"), *folder.glob("*/*/recipe.toml")]
-    runs = [read_run_status(recipe.parent) for recipe in found if recipe.is_file()]
+    runs = [read_run_status(run) for run in find_runs(folder).values()]
     return sorted(runs, key=lambda run: (-run.active, run.folder))
 
 
@@ -192,7 +197,7 @@ def format_runs_table(folder: Path, runs: Sequence[RunStatus]) -> str:
         percent = f"{100 * step // total}%" if step is not None and total else ""
         rows.append(
             (
-                to_printable_line(_run_name(folder, run.folder)),
+                to_printable_line(run_name(folder, run.folder)),
                 f"{run.state}: {PROBABLY_KILLED}" if is_killed else run.state,
                 progress,
                 percent,
@@ -216,12 +221,13 @@ def format_runs_json(folder: Path, runs: Sequence[RunStatus]) -> str:
     lines = []
     for run in runs:
         active = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run.active))
-        values = {"name": _run_name(folder, run.folder), **vars(run), "active": active}
+        values = {"name": run_name(folder, run.folder), **vars(run), "active": active}
         lines.append(dump_json(values, default=str))
     return "\n".join(lines)
 
 
-def _run_name(folder: Path, run: Path) -> str:
+def run_name(folder: Path, run: Path) -> str:
+    """Return the path of a run in the folder that was listed."""
     return str(run.relative_to(folder)) if run != folder else run.resolve().name
 
 

@@ -14,6 +14,7 @@ it.
 import os
 import shutil
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,27 @@ def peak_resident_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
+
+
+def available_memory_bytes() -> int | None:
+    """Return the memory that new allocations can use; None where the system does not tell."""
+    found = []
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, ValueError):  # the limit of a container; "max" is none
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        found.append(max(0, int((group / "memory.max").read_text()) - used))
+    return min(found, default=None)
+
+
+def resident_bytes() -> int | None:
+    """Return the resident memory of this process; None where the system does not tell."""
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def drop_from_page_cache(path: Path) -> None:

@@ -26,6 +26,7 @@ from gnano.utils.files import read_text
 from gnano.utils.validation import ConflictingValuesError
 
 TEMPLATE_FILE = "template.json"  # in a checkpoint: the template of its tuning
+MIN_STOP_CHARS = 6  # shorter openings of a question, such as "Q:", may be part of an answer
 VARIABLE = re.compile(r"\{(content|context)\}")
 REQUIRED_VARIABLES = {
     "system": ("content",),
@@ -247,3 +248,10 @@ def _jinja_to_text(expression: str) -> str:
 
 
 AnyTemplate = ChatTemplate | JinjaTemplate
+
+
+def template_stop_strings(template: AnyTemplate) -> tuple[str, ...]:
+    """Return the opening of a question, with which a model continues that did not learn to end."""
+    user = template.user if isinstance(template, ChatTemplate) else ""
+    opening = user.partition("{content}")[0].strip().partition("\n")[0].strip()
+    return (opening,) if len(opening) >= MIN_STOP_CHARS else ()

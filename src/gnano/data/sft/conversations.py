@@ -119,6 +119,27 @@ def parse_preference(record: Any) -> Preference:
     return Preference(turns, chosen, rejected, _category(record))
 
 
+def parse_prompt_messages(messages: Any) -> tuple[Turn, ...]:
+    """Return the turns before an answer; raise ValueError if they do not end with a question.
+
+    System messages at the start are joined; programs send several, and empty ones.
+    """
+    rest, texts = messages, []
+    while (
+        isinstance(rest, list)
+        and rest
+        and isinstance(rest[0], Mapping)
+        and ROLE_ALIASES.get(str(rest[0].get("role"))) == "system"
+    ):
+        texts.append(_text(rest[0], "content", ""))
+        rest = rest[1:]
+    system = "\n\n".join(filter(None, texts))
+    turns = _parse_messages(rest, "messages", (Turn("system", system),) if system else ())
+    if not turns or turns[-1].role != "user":
+        raise ValueError("messages do not end with the user's")
+    return turns
+
+
 def _parse_messages(value: Any, key: str, before: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """Return the turns `before` and those of a list of messages."""
     if not isinstance(value, list):
