@@ -38,6 +38,8 @@ def missing_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
         ("onnxscript", ["export", "RUN", "--to", "onnx", "--out", "out"]),
         ("gguf", ["import", "m.gguf", "--out", "out"]),
         ("datatrove", ["data", "scale-out", "RECIPE", "--data.folder", "out"]),
+        ("starlette", ["serve", "RUN"]),
+        ("uvicorn", ["serve", "RUN"]),
         ("ray", ["data", "scale-out", "RECIPE", "--data.folder", "out", "--executor", "ray"]),
     ],
     indirect=["missing_package"],
