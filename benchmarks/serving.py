@@ -5,10 +5,11 @@
 
 Runs on the CPU, in turns within one run: the engine alone in this process, `gnano serve` and
 llama.cpp's server (`pip install xllamacpp`) in processes of their own, with the same weights in
-bf16, the same threads, and a prompt of its own for each text. Clients are raw sockets, because a
-client library on the same cores costs up to a millisecond of each token. Also measured on the
-server: the longest pause of running streams while a prompt as long as the context joins, the time
-to the first token of a chat's second turn, and the time from a hang-up to a free row.
+the same precision, the same threads, and a prompt of its own for each text. Clients are raw
+sockets, because a client library on the same cores costs up to a millisecond of each token. Also
+measured on the server: the longest pause of running streams while a prompt as long as the context
+joins, the time to the first token of a chat's second turn, and the time from a hang-up to a free
+row.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import torch
 
 from gnano.config.inference_config import SamplingParams
 from gnano.config.model_config import PRESETS, ModelConfig
-from gnano.export.formats import export_model
+from gnano.export.formats import TORCH_DTYPES, export_model
 from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Engine
 from gnano.model.hf_io import save_model
@@ -51,11 +52,11 @@ sys.stdin.read()
 """
 
 
-def save_random_model(shape: str, folder: Path) -> ModelConfig:
+def save_random_model(shape: str, dtype: str, folder: Path) -> ModelConfig:
     """Write a model with random weights and GPT-2's tokenizer."""
     config = ModelConfig(**(vars(PRESETS[shape]) | {"vocab_size": 50_257}))
     torch.manual_seed(0)
-    model = GPT.from_config(config).to(torch.bfloat16)
+    model = GPT.from_config(config).to(TORCH_DTYPES[dtype])
     tokenizer = load_gpt2_tokenizer()
     tokenizer.save(folder, config.block_size)
     save_model(model, folder, tokenizer.end_of_text_id)
@@ -222,7 +223,7 @@ async def measure_hang_up(server: Server) -> float:
 async def is_idle(server: Server) -> bool:
     lines = (await server.get("/metrics")).splitlines()
     return not any(
-        line.startswith("gnano_running_texts") and float(line.split()[-1]) for line in lines
+        line.startswith("gnano_texts_running") and float(line.split()[-1]) for line in lines
     )
 
 
@@ -232,20 +233,21 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--tokens", type=int, default=64, help="of each text")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
         path.mkdir()
-        context = save_random_model(args.shape, path).block_size
-        engine = Engine.load(path, "cpu", dtype="bf16")
+        context = save_random_model(args.shape, args.dtype, path).block_size
+        engine = Engine.load(path, "cpu", dtype=args.dtype)
         engine.prepare_for_batching()
-        gguf = export_model(path, "gguf", "bf16", Path(folder, "model.gguf")).path
-        print(f"{args.shape} in bf16, {args.threads} threads, {args.tokens} tokens a text")
+        gguf = export_model(path, "gguf", args.dtype, Path(folder, "model.gguf")).path
+        print(f"{args.shape} in {args.dtype}, {args.threads} threads, {args.tokens} tokens a text")
         for clients in args.clients:
             serve = [sys.executable, "-m", "gnano", "serve", str(path), "--port", "0"]
-            options = ["--dtype", "bf16", "--threads", str(args.threads), "--device", "cpu"]
+            options = ["--dtype", args.dtype, "--threads", str(args.threads), "--device", "cpu"]
             llama = [sys.executable, "-c", LLAMA_SERVER, str(gguf), str(args.threads)]
             commands = {
                 "gnano serve": [*serve, "--parallel", str(clients), *options],
@@ -277,12 +279,11 @@ def compare(
             if number:
                 speeds[name].append(speed)
     print(f"\n{clients} clients: tokens/s, median (lowest to highest); ratio of the medians")
+    served = statistics.median(speeds["gnano serve"])
     for name, values in speeds.items():
-        own, base = statistics.median(values), statistics.median(speeds["gnano serve"])
-        print(
-            f"  {name:<12} {own:8.1f} ({min(values):.1f} to {max(values):.1f})"
-            f"   gnano serve / {name}: {base / own:.2f}"
-        )
+        own = statistics.median(values)
+        ratio = "" if name == "gnano serve" else f"   gnano serve / {name}: {served / own:.2f}"
+        print(f"  {name:<12} {own:8.1f} ({min(values):.1f} to {max(values):.1f}){ratio}")
 
 
 def measure_latencies(server: Server, context: int) -> None:
