@@ -1,0 +1,76 @@
+"""The view Write, in a real browser on a real server."""
+
+import math
+import re
+
+import pytest
+from playwright.sync_api import expect
+from tests.serve.page.conftest import until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def page(open_page, server):
+    page = open_page(f"{server.url}/#write")
+    page.get_by_role("button", name=re.compile("^small")).first.wait_for()
+    return page
+
+
+def document(page):
+    return page.get_by_role("textbox", name="Document")
+
+
+def go_on(page):
+    page.keyboard.press("Control+Enter")
+    wait(page)
+
+
+def wait(page):
+    until(page, "!document.querySelector('textarea[aria-busy=true]')")
+
+
+def test_a_text_is_continued_from_its_last_letter_and_survives_a_reload(page):
+    document(page).click()
+    page.keyboard.type("the river and the house", delay=1)
+    go_on(page)
+    text = document(page).input_value()
+    assert text.startswith("the river and the house") and len(text) > 25
+    assert page.locator("[data-token]").count() > 1, "tokens are tinted"
+    page.reload()
+    document(page).wait_for()
+    until(page, "document.querySelector('textarea')?.value.length > 25")
+    assert document(page).input_value() == text
+
+
+def test_another_token_is_chosen_and_the_old_branch_is_kept(page):
+    document(page).fill("the river")
+    go_on(page)
+    before = document(page).input_value()
+    token = page.locator("[data-token]").first
+    box = token.bounding_box()
+    page.mouse.move(box["x"] + 3, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
+    choices = page.get_by_role("list", name="Alternatives").locator("button:not([disabled])")
+    choices.first.wait_for()
+    choices.first.click()
+    wait(page)
+    assert document(page).input_value() != before
+    branches = page.get_by_role("complementary", name="Branches").get_by_role("button")
+    assert branches.count() >= 3
+    branches.nth(1).click()
+    expect(document(page)).to_have_value(before)
+
+
+def test_a_text_is_scored_as_the_server_scores_it(page, server):
+    text = "the river and the house"
+    document(page).fill(text)
+    page.get_by_role("button", name="Score my text").click()
+    shown = page.get_by_text(re.compile(r"[\d.]+ bits per byte"))
+    shown.wait_for()
+    model = page.locator(".bar .status").inner_text().rpartition("· ")[2]
+    body = {"model": model, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
+    [choice] = server.http.post("/v1/completions", json=body).json()["choices"]
+    nats = -sum(x for x in choice["logprobs"]["token_logprobs"] if x is not None)
+    bits = nats / math.log(2) / len(text)
+    assert f"{bits:.3f} bits" in shown.first.inner_text()
