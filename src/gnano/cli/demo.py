@@ -20,6 +20,7 @@ NEXT_STEPS = """
 Next steps:
   {generate}
   {chat:<48}  ask it about Python's library
+  {serve:<48}  the same in a browser, with its curves
   {info}
   gnano info 1b                                     describe the reference model
 """
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int | None:
     commands = {
         "generate": format_shell_command("gnano", "generate", options.out, *prompt),
         "chat": format_shell_command("gnano", "chat", tuned),
+        "serve": format_shell_command("gnano", "serve", tuned, options.out),
         "info": format_shell_command("gnano", "info", options.out),
     }
     echo(NEXT_STEPS.format(**commands), end="")

@@ -23,7 +23,7 @@ from gnano.reporting.run_report import finetune, write_html_report
 from gnano.reporting.terminal_plot import render_terminal_plot
 from gnano.train.logging.metrics_logger import ProgressBar
 from gnano.train.trainer import RunResult, train
-from gnano.utils.formatting import format_clock, format_shell_command
+from gnano.utils.formatting import format_clock
 from gnano.utils.jsonl_log import read_metrics
 from gnano.utils.terminal import StatusLine, best_effort, echo, supports_color
 
@@ -77,9 +77,6 @@ def run_demo(recipe: Recipe, run: Path, questions: int = 0) -> RunResult:
     )
     if comparison:
         _print_answers(comparison)
-        echo("\n6. Talk to both, in a terminal or a browser\n")
-        echo(f"    {format_shell_command('gnano', 'chat', out)}")
-        echo(f"    {format_shell_command('gnano', 'serve', out, run)}")
     return result
 
 
