@@ -74,3 +74,63 @@ def test_a_text_is_scored_as_the_server_scores_it(page, server):
     nats = -sum(x for x in choice["logprobs"]["token_logprobs"] if x is not None)
     bits = nats / math.log(2) / len(text)
     assert f"{bits:.3f} bits" in shown.first.inner_text()
+
+
+def point_at(page, token):
+    token.scroll_into_view_if_needed()
+    box = token.bounding_box()
+    for x in (2, 3):
+        page.mouse.move(box["x"] + x, box["y"] + box["height"] / 2)
+    card = page.get_by_role("group", name=re.compile("^Token "))
+    card.wait_for()
+    return card
+
+
+def test_a_token_in_the_middle_branches_and_each_branch_can_be_shown_again(page):
+    document(page).fill("the river")
+    go_on(page)
+    before = document(page).input_value()
+    kept = page.locator("[data-token]").all_inner_texts()[:3]
+    card = point_at(page, page.locator("[data-token]").nth(3))
+    card.get_by_role("list", name="Alternatives").locator("button:not([disabled])").first.click()
+    wait(page)
+    after = document(page).input_value()
+    assert page.locator("[data-token]").all_inner_texts()[:3] == kept and after != before
+    branches = page.get_by_role("complementary", name="Branches").get_by_role("button")
+    branches.nth(1).click()
+    expect(document(page)).to_have_value(before)
+    branches.nth(2).click()
+    expect(document(page)).to_have_value(after)
+
+
+def test_a_text_longer_than_the_context_is_scored_and_each_token_counts_once(page, server):
+    text = ("the river finds 日本 near a house " * 40).strip()
+    prompts = []
+    page.on(
+        "request", lambda r: r.url.endswith("/completions") and prompts.append(r.post_data_json)
+    )
+    document(page).fill(text)
+    page.get_by_role("button", name="Score my text").click()
+    page.get_by_text(re.compile(r"[\d.]+ bits per byte")).wait_for(timeout=20_000)
+    body = {"model": prompts[0]["model"], "content": text, "with_pieces": True}
+    encoded = server.post("/tokenize", **body).json()
+    ids, context = encoded["tokens"], 512
+    assert len(ids) > context and len(prompts) > 2
+    assert all(len(body["prompt"]) <= context for body in prompts[1:])
+    status = page.locator(".bar .status")
+    expect(status).to_contain_text(f"{len(text.encode()):,} bytes · {len(ids):,} tokens")
+    # the probabilities lie on their own tokens up to the last
+    card = point_at(page, page.locator("[data-token]").last)
+    assert card.locator("header code").inner_text() == encoded["pieces"][-1].replace(" ", "·")
+
+
+def test_the_bytes_of_a_character_that_several_tokens_make_are_shown(page):
+    text = "No <|endoftext|> near 日本."
+    document(page).fill(text)
+    page.get_by_role("button", name="Score my text").click()
+    page.get_by_text(re.compile(r"[\d.]+ bits per byte")).wait_for()
+    assert "".join(page.locator("[data-token]").all_inner_texts()) == text
+    card = point_at(page, page.locator("[data-token]", has_text="日"))
+    expect(card).to_have_attribute("aria-label", "Token E6")
+    card.get_by_role("button", name="97", exact=True).first.click()
+    expect(card).to_have_attribute("aria-label", "Token 97")

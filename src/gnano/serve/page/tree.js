@@ -80,9 +80,11 @@ export function composeDocument(path) {
 /** Yield the nodes of a document's tree with their indentation: only a branch moves to the side.
  * @param {Tree} tree @returns {Generator<[Node, number]>} */
 export function* walkBranches(tree, id = "root", indent = 0) {
-  const { children } = tree.nodes[id];
-  for (const [i, child] of children.entries()) {
-    const inner = indent + (i > 0 ? 1 : 0);
+  const node = tree.nodes[id];
+  const end = id === "root" ? 0 : node.from + node.text.length;
+  for (const [i, child] of node.children.entries()) {
+    // a child may replace the end of its parent
+    const inner = indent + (i > 0 || tree.nodes[child].from < end ? 1 : 0);
     yield [tree.nodes[child], inner];
     yield* walkBranches(tree, child, inner);
   }

@@ -8,7 +8,7 @@ import { postJson, streamText } from "./api.js";
 import { samplingFields } from "./settings.js";
 import { loadItems, newItem, removeItem, saveItem, saveSoon } from "./store.js";
 import { TintedText, TokenCard, tokenUnder } from "./tinted_text.js";
-import { bitsPerByte, keepUnchanged, placeTokens, readPromptTokens } from "./tokens.js";
+import { bitsPerByte, keepUnchanged, placeTokens, readPromptTokens, readTokens } from "./tokens.js";
 import { activePath, addNode, composeDocument, createTree, endAt, pathTo, walkBranches } from "./tree.js";
 import { CopyButton, ErrorNote, Icon, IconButton, Sidebar, formatCount, isComposing, useFollow, useRedraw, useSaved } from "./ui.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
@@ -28,6 +28,33 @@ async function fitPrompt(text, model, length, signal) {
   if (new TextEncoder().encode(text).length < budget) return text;
   const { tokens } = await postJson("/tokenize", { model: model.id, content: text }, { signal, isLogged: false });
   return tokens.length < budget ? text : tokens.slice(-budget);
+}
+
+/** Return the tokens of a text with their probabilities. A text that is longer than the context is
+ * read in windows that overlap: behind the first window, each token comes after half a context.
+ * @param {string} text @param {any} model @param {AbortSignal} signal */
+async function scoreText(text, model, signal) {
+  const { context } = model.x_gnano;
+  const ask = async (/** @type {string | number[]} */ prompt, isLogged = true) => {
+    const body = { model: model.id, prompt, max_tokens: 0, echo: true, logprobs: ALTERNATIVES };
+    return (await postJson("/v1/completions", body, { signal, isLogged })).choices[0];
+  };
+  const content = { model: model.id, content: text, with_pieces: true };
+  const { tokens: ids, pieces } = await postJson("/tokenize", content, { signal, isLogged: false });
+  if (ids.length < context) return placeTokens(text, readPromptTokens(await ask(text)));
+  const places = placeTokens(text, pieces.map((/** @type {string} */ piece) => ({ text: piece })));
+  // the first window is text, which starts a document; it ends before a word, whose tokens stay
+  let at = context - 1;
+  while (at > context / 2 && !/^\s/.test(pieces[at])) at--;
+  const head = text.slice(0, places[at].start);
+  const scored = placeTokens(head, readPromptTokens(await ask(head)));
+  const half = Math.floor(context / 2);
+  while (at < ids.length) {
+    const first = at - half;
+    const found = readTokens(await ask(ids.slice(first, first + context), false)).slice(half);
+    for (const token of found) scored.push({ ...token, start: places[at].start, end: places[at++].end });
+  }
+  return scored;
 }
 
 /** @param {{app: any, isShown: boolean}} props */
@@ -136,9 +163,7 @@ export function Write({ app, isShown }) {
     write(parent, token.start, owner.seed ?? null, { ...alternative, top: token.top });
   };
   const score = () => canRun && run(async (signal) => {
-    const body = { model: model.id, prompt: text, max_tokens: 0, echo: true, logprobs: ALTERNATIVES };
-    const { choices } = await postJson("/v1/completions", body, { signal });
-    last.scored = placeTokens(text, readPromptTokens(choices[0]));
+    last.scored = await scoreText(text, model, signal);
     last.score = { ...bitsPerByte(text, last.scored), model: model.id };
   });
   const edit = (/** @type {string} */ value) => {
@@ -172,7 +197,8 @@ export function Write({ app, isShown }) {
     if (event.key === "Escape") abort?.abort();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (event.preventDefault(), goOn());
   };
-  const hasBranches = Object.values(item.tree.nodes).some((node) => /** @type {any} */ (node).children.length > 1);
+  const branches = [...walkBranches(item.tree)];
+  const hasBranches = branches.some(([, indent]) => indent > 0);
 
   return html`<div class="with-sidebar ${hasBranches ? "with-branches" : ""}" onKeyDown=${onKey}>
     <${Sidebar} title="Documents" noun="document" items=${documents} current=${item.id} onOpen=${setCurrentId} onNew=${start} onRemove=${remove}
@@ -192,10 +218,10 @@ export function Write({ app, isShown }) {
         <button type="button" title="Write another continuation; this one stays a branch" disabled=${!canRun || last?.kind !== "model"} onClick=${again}>Again</button>
         <button type="button" title="How well the model predicts each token of this text" disabled=${!canRun || !text} onClick=${score}>Score my text</button>
         <${CopyButton} text=${text} label="Copy the document" />
-        <ul class="legend" aria-label="Probability of a token">${LEGEND.map((label, i) => html`<li key=${label}><i class="t${i}"></i>${label}</li>`)}</ul></div>
+        <ul class="tint-legend" aria-label="Probability of a token">${LEGEND.map((label, i) => html`<li key=${label}><i class="t${i}"></i>${label}</li>`)}</ul></div>
         <p class="status" role="status">${describe(last, text, Boolean(abort))}</p></div>
     </section>
-    ${hasBranches && html`<${Branches} tree=${item.tree} path=${path} isOpen=${open === "branches"} onClose=${() => setOpen("")} isBusy=${Boolean(abort)}
+    ${hasBranches && html`<${Branches} branches=${branches} path=${path} isOpen=${open === "branches"} onClose=${() => setOpen("")} isBusy=${Boolean(abort)}
       onPick=${(/** @type {string} */ id) => (endAt(item.tree, id), changed())} />`}</div>`;
 }
 
@@ -267,11 +293,11 @@ function Field({ text, tokens, isBusy, isShown, model, onEdit, onBranch, scrolle
 }
 
 /** @param {any} props */
-function Branches({ tree, path, isOpen, onClose, isBusy, onPick }) {
+function Branches({ branches, path, isOpen, onClose, isBusy, onPick }) {
   const current = path.at(-1)?.id;
   return html`<aside class="branches ${isOpen ? "open" : ""}" aria-label="Branches"><header><h2>Branches</h2>
       <${IconButton} icon="close" label="Close the branches" class="quiet medium-only" onClick=${onClose} /></header>
-    <ul>${[...walkBranches(tree)].filter(([node]) => node.text.trim()).map(([node, indent]) => html`<li key=${node.id} style=${{ paddingLeft: `${0.8 * Math.min(indent, 8)}rem` }}>
+    <ul>${branches.filter(([node]) => node.text.trim()).map(([node, indent]) => html`<li key=${node.id} style=${{ paddingLeft: `${0.8 * Math.min(indent, 8)}rem` }}>
       <button type="button" class=${path.includes(node) ? "active" : ""} aria-current=${node.id === current} disabled=${isBusy} title=${node.kind === "model" ? `${node.model} · seed ${node.seed}` : "Your text"}
         onClick=${() => (onPick(node.id), onClose())}><i class=${node.kind}></i><span>${node.text.trim().slice(0, 80)}</span></button></li>`)}</ul></aside>`;
 }
