@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+LAN = "lan.test"  # a name of this machine that browsers do not trust as they trust 127.0.0.1
 WINDOW = {"width": 1280, "height": 820}
 # a pause in each step, so that a test sees a text while it is written
 SLOWER_STEPS = """
@@ -48,7 +49,8 @@ def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     """A server of both runs, 10 ms a token; its preferences go to `preferences.jsonl`."""
     folder = tmp_path_factory.mktemp("page-server")
     preferences = folder / "preferences.jsonl"
-    with serve(runs, "--preferences", preferences, program=SLOWER_STEPS) as process:
+    options = ["--preferences", preferences, "--allow-host", LAN]
+    with serve(runs, *options, program=SLOWER_STEPS) as process:
         process.folder = folder
         yield process
         assert process.stop() == 0
@@ -71,7 +73,8 @@ def browser() -> Iterator["Browser"]:
     if not CHROMIUM:
         pytest.skip("Chromium is not installed.")
     with playwright.sync_playwright() as api:
-        started = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        options = ["--no-sandbox", f"--host-resolver-rules=MAP {LAN} 127.0.0.1"]
+        started = api.chromium.launch(executable_path=CHROMIUM, args=options)
         yield started
         started.close()
 

@@ -4,6 +4,7 @@
 import { ApiView } from "./api_view.js";
 import { configure, getJson, saveKey } from "./api.js";
 import { Chat } from "./chat.js";
+import { Compare } from "./compare.js";
 import { ModelPicker, describeModel } from "./model_picker.js";
 import { DEFAULTS, Settings } from "./settings.js";
 import { Training } from "./training.js";
@@ -11,10 +12,11 @@ import { Dialog, IconButton, useSaved } from "./ui.js";
 import { html, render, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 import { Write } from "./write.js";
 
-const VIEWS = { chat: Chat, write: Write, training: Training, api: ApiView };
-const TITLES = { chat: "Chat", write: "Write", training: "Training", api: "API" };
+const VIEWS = { chat: Chat, write: Write, compare: Compare, training: Training, api: ApiView };
+const TITLES = { chat: "Chat", write: "Write", compare: "Compare", training: "Training", api: "API" };
 const THEMES = ["auto", "light", "dark"];
 const POLL_MS = 5_000;
+const RETRY_MS = 1_000; // while the server does not answer
 
 function readView() {
   const view = location.hash.slice(1);
@@ -29,7 +31,9 @@ function App() {
   const [view, setView] = useState(readView());
   const [isUp, setUp] = useState(true);
   const [dialog, setDialog] = useState(/** @type {any} */ (null));
+  const [isLocked, setLocked] = useState(false);
   const visited = useRef(new Set());
+  const isKeyRefused = useRef(false); // the reader closed the prompt: only they open it again
 
   const model = models?.find((m) => m.id === modelId) ?? models?.[0] ?? null;
   // a base model cannot chat: its own view comes first
@@ -43,10 +47,12 @@ function App() {
     configure({
       connected: setUp,
       askKey: (/** @type {boolean} */ wasWrong) =>
-        new Promise((resolve) => setDialog({ kind: "key", wasWrong, resolve })),
+        new Promise((resolve) => {
+          if (isKeyRefused.current) resolve(null);
+          else setDialog({ kind: "key", wasWrong, resolve });
+        }),
     });
     refresh();
-    const timer = setInterval(() => document.hidden || refresh(), POLL_MS);
     const onHash = () => setView(readView());
     const onKey = (/** @type {KeyboardEvent} */ event) => {
       if ((event.ctrlKey || event.metaKey) && event.key === "k") {
@@ -56,8 +62,12 @@ function App() {
     };
     addEventListener("hashchange", onHash);
     addEventListener("keydown", onKey);
-    return () => (clearInterval(timer), removeEventListener("hashchange", onHash), removeEventListener("keydown", onKey));
+    return () => (removeEventListener("hashchange", onHash), removeEventListener("keydown", onKey));
   }, []);
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || refresh(), isUp ? POLL_MS : RETRY_MS);
+    return () => clearInterval(timer);
+  }, [isUp]);
   useEffect(() => {
     document.documentElement.dataset.theme = theme;
   }, [theme]);
@@ -69,7 +79,15 @@ function App() {
     if (id) setModelId(id);
     location.hash = view;
   };
-  const app = { models: models ?? [], model, settings, theme, view: shown, go, refresh };
+  const takeKey = (/** @type {string | null} */ key) => {
+    if (key) saveKey(key);
+    isKeyRefused.current = !key;
+    setLocked(!key);
+    dialog.resolve(key);
+    close();
+  };
+  const unlock = () => ((isKeyRefused.current = false), refresh());
+  const app = { models: models ?? [], isLoaded: models !== null, model, settings, theme, view: shown, go, refresh };
   visited.current.add(shown);
   const close = () => setDialog(null);
   const nextTheme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
@@ -84,11 +102,12 @@ function App() {
       <${IconButton} icon=${theme} label="Theme: ${theme}; switch to ${nextTheme}" onClick=${() => setTheme(nextTheme)} />
     </header>
     ${!isUp && html`<p class="banner" role="status">The server does not answer. This page keeps what you have and reconnects by itself.</p>`}
+    ${isUp && isLocked && html`<p class="banner" role="status">This server needs a key. <button type="button" onClick=${unlock}>Enter it</button></p>`}
     ${Object.entries(VIEWS).map(([name, View]) => html`<main key=${name} class=${name} hidden=${name !== shown}>
       ${visited.current.has(name) && html`<${View} app=${app} isShown=${name === shown} />`}</main>`)}
     ${dialog?.kind === "models" && html`<${ModelPicker} models=${app.models} current=${model?.id} onClose=${close} onPick=${(/** @type {string} */ id) => (setModelId(id), close())} />`}
     ${dialog?.kind === "settings" && html`<${Settings} settings=${settings} onChange=${setSettings} onClose=${close} />`}
-    ${dialog?.kind === "key" && html`<${KeyPrompt} wasWrong=${dialog.wasWrong} onDone=${(/** @type {string | null} */ key) => (key && saveKey(key), dialog.resolve(key), close())} />`}`;
+    ${dialog?.kind === "key" && html`<${KeyPrompt} wasWrong=${dialog.wasWrong} onDone=${takeKey} />`}`;
 }
 
 /** @param {any} props */

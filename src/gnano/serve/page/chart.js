@@ -63,7 +63,7 @@ function options(lines, isLog, color, height) {
     values: (/** @type {any} */ _, /** @type {any[]} */ splits) => splits.map((value) => (value === null ? "" : formatValue(value))),
   };
   return {
-    width: 300, height, legend: { show: false }, padding: [10, 14, 0, 0],
+    width: 300, height, legend: { show: false }, padding: [10, 24, 0, 0],
     cursor: { y: false, drag: { x: true, y: false }, sync: { key: "training" }, points: { size: 7 } },
     scales: { x: { time: false, distr: isLog ? 3 : 1 } },
     axes: [{ ...axis, grid: { show: false }, space: 64, size: 30 }, { ...axis, size: 58, space: 36 }],

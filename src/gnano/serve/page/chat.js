@@ -15,12 +15,16 @@ import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 
 const REASONS = { stop: "ended", length: "reached the length", stopped: "stopped", interrupted: "interrupted by a reload" };
 
+const CUT = ["stopped", "interrupted", "error"]; // training can leave out such answers
+
 const newChat = () => ({ ...newItem("chat"), system: "", tree: createTree() });
 
-/** Return messages as the API takes them. @param {any} chat @param {any[]} path */
-function toMessages(chat, path) {
+/** Return messages as the API takes them, without questions that got no answer.
+ * @param {any} chat @param {any[]} path @param {(node: any) => any} describe further fields of a message */
+function toMessages(chat, path, describe = () => ({})) {
   const system = chat.system.trim() ? [{ role: "system", content: chat.system.trim() }] : [];
-  return [...system, ...path.map(({ role, content }) => ({ role, content }))];
+  const said = path.filter((node, i) => node.content.trim() && (path[i + 1] ?? node).content.trim());
+  return [...system, ...said.map((node) => ({ role: node.role, content: node.content, ...describe(node) }))];
 }
 
 /**
@@ -44,8 +48,9 @@ async function fitContext(chat, path, model, length, signal) {
 function exportRecords(chats) {
   return chats.map((chat) => {
     const path = activePath(chat.tree);
-    while (path.length && !(path.at(-1).role === "assistant" && path.at(-1).content)) path.pop();
-    return path.length ? `${JSON.stringify({ messages: toMessages(chat, path) })}\n` : "";
+    while (path.length && !(path.at(-1).role === "assistant" && path.at(-1).content.trim())) path.pop();
+    const messages = toMessages(chat, path, (node) => (CUT.includes(node.status) ? { stopped: true } : {}));
+    return path.length ? `${JSON.stringify({ messages })}\n` : "";
   }).join("");
 }
 
@@ -54,9 +59,9 @@ function importRecords(text) {
   return text.split("\n").filter((line) => line.trim()).map((line) => {
     const chat = newChat();
     let parent = "root";
-    for (const { role, content } of JSON.parse(line).messages) {
+    for (const { role, content, stopped } of JSON.parse(line).messages) {
       if (role === "system") chat.system = content;
-      else parent = addNode(chat.tree, parent, { role, content, status: "done" }).id;
+      else parent = addNode(chat.tree, parent, { role, content, status: stopped ? "stopped" : "done" }).id;
     }
     chat.title = activePath(chat.tree)[0]?.content.slice(0, 60) ?? "";
     return chat;
@@ -88,6 +93,14 @@ export function Chat({ app, isShown }) {
   const latest = useRef(/** @type {any[] | null} */ (null));
   latest.current = chats;
   const chat = chats?.find((c) => c.id === currentId) ?? chats?.[0];
+  useEffect(() => {
+    // wherever the focus is, but for a dialog, which Escape closes
+    const onKey = (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === "Escape" && isShown && !isComposing(event) && !document.querySelector("dialog[open]")) running.current.get(chat?.id)?.abort();
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [chat?.id, isShown]);
   const follow = useFollow(`${chat?.id} ${isShown}`);
   if (!chats || !chat) return null;
 
@@ -161,11 +174,11 @@ export function Chat({ app, isShown }) {
     }
     event.target.value = "";
   };
-  const onKey = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && abort?.abort();
+  const forgotten = path.findLast((node) => node.forgotten !== undefined)?.forgotten ?? 0;
   const lastUsage = path.findLast((node) => node.usage)?.usage;
   const lastQuestion = path.findLast((node) => node.role === "user");
 
-  return html`<div class="with-sidebar" onKeyDown=${onKey}>
+  return html`<div class="with-sidebar">
     <${Sidebar} title="Chats" noun="chat" items=${chats} current=${chat.id} onOpen=${setCurrentId} onNew=${start} onRemove=${remove}
       isOpen=${isListOpen} onClose=${() => setListOpen(false)}>
       <button type="button" onClick=${() => download(`${chat.id}.jsonl`, exportRecords([chat]))}>Export this chat</button>
@@ -181,26 +194,26 @@ export function Chat({ app, isShown }) {
         <details class="system" open=${Boolean(chat.system)}><summary>System text</summary>
           <textarea aria-label="System text" rows="2" placeholder="What the model is told before the first question" value=${chat.system}
             onInput=${(/** @type {any} */ e) => ((chat.system = e.target.value), changed())}></textarea></details>
-        ${!path.length && html`<div class="welcome"><h1>${model ? `Ask ${model.id}` : "No model is served"}</h1><p>Everything stays in this browser and on this server.</p></div>`}
+        ${!path.length && html`<div class="welcome"><h1>${model ? `Ask ${model.id}` : app.isLoaded ? "No model is served" : ""}</h1><p>Everything stays in this browser and on this server.</p></div>`}
         ${path.map((node, i) => html`<${Message} key=${node.id} node=${node} chat=${chat} isLast=${i === path.length - 1} isBusy=${Boolean(abort)}
-          isForgotten=${i < (path.findLast((n) => n.forgotten !== undefined)?.forgotten ?? 0)} isEditing=${editing === node.id}
+          isForgotten=${i < forgotten} isFirstSeen=${i > 0 && i === forgotten} isEditing=${editing === node.id}
           onEdit=${setEditing} onAnswer=${answer} onAsk=${ask} onSelect=${(/** @type {string} */ id) => (activate(chat.tree, id), changed())} />`)}
       </div></div>
       ${!follow.isFollowing && html`<button type="button" class="to-end" aria-label="Scroll to the end" onClick=${follow.toEnd}><${Icon} name="down" /></button>`}
-      <${Composer} key=${chat.id} model=${model} isBusy=${Boolean(abort)} onStop=${() => abort?.abort()} usage=${lastUsage} isShown=${isShown}
+      <${Composer} key=${chat.id} model=${model} isBusy=${Boolean(abort)} onStop=${() => abort?.abort()} usage=${lastUsage} isShown=${isShown} isEditing=${Boolean(editing)}
         onSend=${(/** @type {string} */ text) => ask(text, path.at(-1)?.id ?? "root")} onEditLast=${() => lastQuestion && setEditing(lastQuestion.id)} />
       <${Announcer} node=${path.at(-1)} />
     </section></div>`;
 }
 
 /** @param {any} props */
-function Composer({ model, isBusy, onSend, onStop, onEditLast, usage, isShown }) {
+function Composer({ model, isBusy, onSend, onStop, onEditLast, usage, isShown, isEditing }) {
   const [text, setText] = useState("");
   const input = useRef(/** @type {any} */ (null));
   useEffect(() => {
     // on a phone, the keyboard would cover the page
-    if (isShown && matchMedia("(hover: hover)").matches) input.current.focus();
-  }, [isShown]);
+    if (isShown && !isEditing && matchMedia("(hover: hover)").matches) input.current.focus();
+  }, [isShown, isEditing]);
   const send = () => {
     if (!text.trim() || isBusy || !model) return;
     onSend(text.trim());
@@ -224,7 +237,7 @@ function Composer({ model, isBusy, onSend, onStop, onEditLast, usage, isShown })
 }
 
 /** @param {any} props */
-function Message({ node, chat, isLast, isBusy, isForgotten, isEditing, onEdit, onAnswer, onAsk, onSelect }) {
+function Message({ node, chat, isLast, isBusy, isForgotten, isFirstSeen, isEditing, onEdit, onAnswer, onAsk, onSelect }) {
   const siblings = chat.tree.nodes[node.parent].children;
   const at = siblings.indexOf(node.id);
   const isUser = node.role === "user";
@@ -232,7 +245,7 @@ function Message({ node, chat, isLast, isBusy, isForgotten, isEditing, onEdit, o
     return html`<${Editor} text=${node.content} onCancel=${() => onEdit("")} onDone=${(/** @type {string} */ text) => (onEdit(""), onAsk(text, node.parent))} />`;
   }
   return html`<article class="message ${node.role} ${isForgotten ? "forgotten" : ""}" aria-label=${isUser ? "Your question" : "Answer"}>
-    ${isForgotten && html`<small class="mark">forgotten: no room in the context</small>`}
+    ${isFirstSeen && html`<small class="mark">The context had no room for what is above.</small>`}
     ${isUser ? html`<p class="text">${node.content}</p>` : html`<div class="text ${node.status === "writing" ? "writing" : ""}"><${Markdown} text=${node.content} /></div>`}
     ${node.status === "error" && html`<${ErrorNote} error=${node.error} onRetry=${isBusy ? null : () => onAnswer(node.parent)} />`}
     <footer>

@@ -11,7 +11,7 @@ import { html, useEffect, useState } from "./vendor/preact-htm.js";
 /** @param {Model} model */
 export function describeModel(model) {
   const { step, parameters, has_chat_template, context } = model.x_gnano;
-  const size = parameters >= 1e9 ? `${(parameters / 1e9).toFixed(2)} B` : `${(parameters / 1e6).toFixed(1)} M`;
+  const size = parameters >= 1e9 ? `${(parameters / 1e9).toFixed(2)} B` : parameters >= 1e6 ? `${(parameters / 1e6).toFixed(1)} M` : `${(parameters / 1e3).toFixed(0)} K`;
   return [
     has_chat_template ? "tuned" : "base",
     step !== null && step !== undefined && `step ${formatCount(step)}`,

@@ -64,7 +64,7 @@ export function tokenUnder(x, y) {
 }
 
 /** @param {string} text */
-function describeToken(text) {
+export function describeToken(text) {
   return brokenBytes(text)?.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ") ?? visible(text);
 }
 
