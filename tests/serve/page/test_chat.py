@@ -10,6 +10,7 @@ from tests.serve.server_process import serve, wait_for
 from gnano.data.sft.conversations import parse_conversation
 
 pytestmark = pytest.mark.slow
+IN_QUESTION = "document.activeElement.ariaLabel === 'Question'"
 PAYLOADS = [
     "<script>window.hacked = 1</script>",
     "<img src=x onerror='window.hacked = 1'>",
@@ -39,7 +40,7 @@ def answers(page):
 
 def finished(page, count=1):
     again = page.get_by_role("button", name="Answer again")
-    again.nth(count - 1).wait_for()
+    again.nth(count - 1).wait_for(timeout=40_000)  # a checkpoint may be loaded first
     until(page, "!document.querySelector('button[aria-label=Stop]')")
 
 
@@ -85,16 +86,17 @@ def test_a_question_is_answered_answered_again_and_edited_as_a_branch(page):
     finished(page)
     assert "tokens" in answers(page).inner_text() and "seed" in answers(page).inner_text()
     page.get_by_role("button", name="Answer again").click()
+    answers(page).get_by_text("2/2").wait_for()
     finished(page)
-    assert "2/2" in answers(page).inner_text()
     page.get_by_role("button", name="Previous version").click()
     assert "1/2" in answers(page).inner_text()
     page.get_by_role("button", name="Edit as a branch").click()
     page.get_by_role("textbox", name="Edit the question").fill("Where is the river?")
     page.keyboard.press("Enter")
-    finished(page)
     question = page.get_by_role("article", name="Your question")
-    assert "Where is the river?" in question.inner_text() and "2/2" in question.inner_text()
+    question.get_by_text("2/2").wait_for()
+    finished(page)
+    assert "Where is the river?" in question.inner_text()
 
 
 def test_escape_stops_the_answer_and_frees_its_place(page, server):
@@ -123,6 +125,8 @@ def test_settings_and_the_system_text_hold_for_the_next_answer(page):
                 page.get_by_role("button", name="Answer again").click()
             else:
                 ask(page)
+        if texts:
+            page.get_by_text("2/2").wait_for()
         finished(page)
         body = sent.value.post_data_json
         assert (body["temperature"], body["max_tokens"], body["seed"]) == (0.5, 5, 7)
@@ -139,10 +143,12 @@ def test_settings_and_the_system_text_hold_for_the_next_answer(page):
 
 def test_the_keyboard_alone_chooses_a_model_asks_and_edits(page):
     page.get_by_role("heading", name="Ask small-sft").wait_for()
+    until(page, IN_QUESTION)
     page.keyboard.press("Control+k")
     page.keyboard.type("sft@4")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Ask small-sft@4").wait_for()
+    until(page, IN_QUESTION)
     page.keyboard.type("Where is the bird?")
     page.keyboard.press("Enter")
     finished(page)
@@ -152,11 +158,9 @@ def test_the_keyboard_alone_chooses_a_model_asks_and_edits(page):
     page.keyboard.press("End")
     page.keyboard.type(" Where?")
     page.keyboard.press("Enter")
+    page.get_by_role("article", name="Your question").get_by_text("2/2").wait_for()
     finished(page)
-    assert "2/2" in page.get_by_role("article", name="Your question").inner_text()
-    page.keyboard.type("the focus is here again")
-    box = page.get_by_role("textbox", name="Question", exact=True)
-    assert box.input_value() == "the focus is here again"
+    until(page, IN_QUESTION)
 
 
 def test_copies_where_the_browser_has_no_clipboard_object(open_page, server):
@@ -272,8 +276,9 @@ def test_a_restart_of_the_server_is_noticed_and_survived(open_page, runs):
     with serve(runs, "--port", port):
         banner.wait_for(state="detached")
         page.get_by_role("button", name="Retry").click()
+        answers(page).get_by_text("2/2").wait_for()
         finished(page)
-        assert not page.get_by_role("alert").count() and "2/2" in answers(page).inner_text()
+        assert not page.get_by_role("alert").count()
 
 
 # Answers a question with 16,000 characters, 40 in a frame, and notes the work of each frame.

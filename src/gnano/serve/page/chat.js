@@ -8,7 +8,7 @@
 import { postJson, streamText } from "./api.js";
 import { Markdown } from "./markdown.js";
 import { samplingFields } from "./settings.js";
-import { loadItems, newItem, removeItem, saveItem, saveSoon } from "./store.js";
+import { loadItems, newItem, removeItem, saveItem, saveOnLeave, saveSoon } from "./store.js";
 import { activate, activePath, addNode, createTree, pathTo } from "./tree.js";
 import { CopyButton, ErrorNote, Icon, IconButton, Sidebar, download, formatCount, isComposing, useFollow, useRedraw, useSaved } from "./ui.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
@@ -82,11 +82,13 @@ export function Chat({ app, isShown }) {
   useEffect(() => {
     loadItems("chat").then((loaded) => {
       for (const chat of loaded) {
-        for (const node of Object.values(chat.tree.nodes)) if (node.status === "writing") node.status = "interrupted";
+        const cut = Object.values(chat.tree.nodes).filter((node) => node.status === "writing");
+        for (const node of cut) node.status = "interrupted";
+        if (cut.length) saveItem(chat);
       }
       setChats(loaded.length ? loaded : [newChat()]);
     });
-    const saveAll = () => latest.current?.forEach((/** @type {any} */ chat) => running.current.has(chat.id) && saveItem(chat));
+    const saveAll = () => saveOnLeave("chat", (latest.current ?? []).filter((chat) => running.current.has(chat.id)));
     addEventListener("pagehide", saveAll);
     return () => removeEventListener("pagehide", saveAll);
   }, []);

@@ -29,8 +29,33 @@ async function run(mode, action) {
 /** Return the saved items of a kind, the last changed first; none if the browser keeps nothing.
  * @param {string} kind @returns {Promise<any[]>} */
 export async function loadItems(kind) {
-  const items = await run("readonly", (store) => store.getAll()).catch(() => []);
-  return items.filter((/** @type {any} */ i) => i.kind === kind).sort((/** @type {any} */ a, /** @type {any} */ b) => b.updated - a.updated);
+  const saved = await run("readonly", (store) => store.getAll()).catch(() => []);
+  const items = new Map(saved.filter((/** @type {any} */ i) => i.kind === kind).map((/** @type {any} */ i) => [i.id, i]));
+  for (const item of takeLeft(kind)) {
+    if (!(items.get(item.id)?.updated > item.updated)) items.set(item.id, item);
+  }
+  return [...items.values()].sort((a, b) => b.updated - a.updated);
+}
+
+/** Write items of a kind as the page goes away, when a database no longer finishes its writes.
+ * @param {string} kind @param {any[]} items */
+export function saveOnLeave(kind, items) {
+  try {
+    if (items.length) localStorage.setItem(`gnano-left-${kind}`, JSON.stringify(items));
+  } catch {
+    // too large: the database has all but the last half second
+  }
+}
+
+/** Return what `saveOnLeave` wrote, once. @param {string} kind @returns {any[]} */
+function takeLeft(kind) {
+  try {
+    const items = JSON.parse(localStorage.getItem(`gnano-left-${kind}`) ?? "[]");
+    localStorage.removeItem(`gnano-left-${kind}`);
+    return items;
+  } catch {
+    return [];
+  }
 }
 
 /** Write an item now. @param {any} item */

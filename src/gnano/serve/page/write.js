@@ -6,7 +6,7 @@
 
 import { postJson, streamText } from "./api.js";
 import { samplingFields } from "./settings.js";
-import { loadItems, newItem, removeItem, saveItem, saveSoon } from "./store.js";
+import { loadItems, newItem, removeItem, saveItem, saveOnLeave, saveSoon } from "./store.js";
 import { TintedText, TokenCard, tokenUnder } from "./tinted_text.js";
 import { bitsPerByte, keepUnchanged, placeTokens, readPromptTokens, readTokens } from "./tokens.js";
 import { activePath, addNode, composeDocument, createTree, endAt, pathTo, walkBranches } from "./tree.js";
@@ -76,7 +76,7 @@ export function Write({ app, isShown }) {
       }
       setDocuments(loaded.length ? loaded : [newDocument()]);
     });
-    const saveAll = () => latest.current?.forEach((item) => running.current.has(item.id) && saveItem(item));
+    const saveAll = () => saveOnLeave("document", (latest.current ?? []).filter((item) => running.current.has(item.id)));
     addEventListener("pagehide", saveAll);
     return () => removeEventListener("pagehide", saveAll);
   }, []);
