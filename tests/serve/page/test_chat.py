@@ -141,28 +141,6 @@ def test_settings_and_the_system_text_hold_for_the_next_answer(page):
     assert page.locator("#seed").input_value() == "7"
 
 
-def test_the_keyboard_alone_chooses_a_model_asks_and_edits(page):
-    page.get_by_role("heading", name="Ask small-sft").wait_for()
-    until(page, IN_QUESTION)
-    page.keyboard.press("Control+k")
-    page.keyboard.type("sft@4")
-    page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Ask small-sft@4").wait_for()
-    until(page, IN_QUESTION)
-    page.keyboard.type("Where is the bird?")
-    page.keyboard.press("Enter")
-    finished(page)
-    assert "small-sft@4" in answers(page).inner_text()
-    page.keyboard.press("ArrowUp")
-    page.get_by_role("textbox", name="Edit the question").wait_for()
-    page.keyboard.press("End")
-    page.keyboard.type(" Where?")
-    page.keyboard.press("Enter")
-    page.get_by_role("article", name="Your question").get_by_text("2/2").wait_for()
-    finished(page)
-    until(page, IN_QUESTION)
-
-
 def test_copies_where_the_browser_has_no_clipboard_object(open_page, server):
     page = open_page(f"http://{LAN}:{server.port}")
     open_chat(page)
