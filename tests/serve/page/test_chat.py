@@ -118,7 +118,7 @@ def test_settings_and_the_system_text_hold_for_the_next_answer(page):
     set_fields(page, temperature="0.5", max_tokens="5", seed="7")
     page.get_by_text("System text").click()
     page.get_by_role("textbox", name="System text").fill("You are brief.")
-    texts = []
+    texts: list[str] = []
     for _ in range(2):
         with page.expect_request("**/v1/chat/completions") as sent:
             if texts:
@@ -139,6 +139,30 @@ def test_settings_and_the_system_text_hold_for_the_next_answer(page):
     assert box.input_value() == "You are brief."
     page.get_by_role("button", name="Sampling settings").click()
     assert page.locator("#seed").input_value() == "7"
+
+
+def test_the_keyboard_alone_chooses_a_model_asks_and_edits(page):
+    page.get_by_role("heading", name="Ask small-sft").wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("sft@4")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Ask small-sft@4").wait_for()
+    page.keyboard.type("Where is the bird?")
+    page.keyboard.press("Enter")
+    finished(page)
+    assert "small-sft@4" in answers(page).inner_text()
+    until(page, IN_QUESTION)
+    page.keyboard.press("ArrowUp")
+    page.get_by_role("textbox", name="Edit the question").wait_for()
+    page.keyboard.press("End")
+    page.keyboard.type(" Where?")
+    page.keyboard.press("Enter")
+    page.get_by_role("article", name="Your question").get_by_text("2/2").wait_for()
+    finished(page)
+    until(page, IN_QUESTION)
+    page.keyboard.type("the focus is here again")
+    box = page.get_by_role("textbox", name="Question", exact=True)
+    assert box.input_value() == "the focus is here again"
 
 
 def test_copies_where_the_browser_has_no_clipboard_object(open_page, server):
@@ -207,7 +231,7 @@ def test_a_question_without_an_answer_does_not_spoil_the_chat(open_page, server,
     ask(page, "bird " * 600)
     error = page.get_by_role("alert")
     error.wait_for()
-    request = re.search(r"request (\S+)", error.inner_text()).group(1)
+    [request] = re.findall(r"request (\S+)", error.inner_text())
     assert any(request in line for line in server.log)
     error.get_by_role("button", name="Retry").click()
     page.get_by_text("2/2").wait_for()
@@ -240,6 +264,7 @@ def test_a_key_is_asked_for_and_asked_for_again_only_on_demand(open_page, runs):
         page.keyboard.press("Enter")
         page.get_by_role("button", name=re.compile("small-sft")).wait_for()
         assert not page.get_by_role("status").count()
+        page.close()  # before the server, which it would ask again
 
 
 def test_a_restart_of_the_server_is_noticed_and_survived(open_page, runs):

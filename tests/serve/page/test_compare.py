@@ -107,3 +107,16 @@ def test_a_slider_leads_through_the_answers_of_all_checkpoints(server: ServerPro
         slider.press("ArrowLeft")
     expect(page.locator(".chart canvas")).to_be_visible()
     assert page.locator("main.compare").evaluate("m => m.scrollWidth <= m.clientWidth")
+
+
+def test_another_mode_ends_the_answers_of_the_last(server: ServerProcess, open_page):
+    settings = json.dumps(json.dumps(SETTINGS | {"max_tokens": 400, "temperature": 2}))
+    page = open_page(
+        f"{server.url}/#compare", script=f"localStorage.setItem('gnano-settings', {settings})"
+    )
+    page.get_by_role("button", name="Text", exact=True).click()
+    ask(page, "the")
+    page.get_by_role("button", name="Stop").wait_for()
+    page.get_by_role("button", name="Timeline").click()
+    page.wait_for_timeout(500)
+    assert server.metric("gnano_texts_running") == 0

@@ -2,7 +2,7 @@
 /** What this page asked the server, as commands to run again, and the prompt that a chat becomes. */
 
 import { log, postJson, savedKey } from "./api.js";
-import { brokenBytes, visible } from "./tokens.js";
+import { describeToken } from "./tokens.js";
 import { CopyButton, ErrorNote, formatCount } from "./ui.js";
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 
@@ -127,12 +127,7 @@ function PromptView({ model, chat }) {
     ${error && html`<${ErrorNote} error=${error} />`}
     ${prompt && !error && html`<div class="prompt" tabindex="0" role="group" aria-label="Tokens of the prompt; the arrow keys move between them" onKeyDown=${onKey} onMouseOver=${onPoint} onClick=${onPoint}>
         ${prompt.pieces.map((/** @type {string} */ piece, /** @type {number} */ i) => html`<span key=${i} data-token=${i} title=${prompt.tokens[i]}
-          class="${prompt.special[i] ? "chip" : i % 2 ? "odd" : ""} ${i === at ? "at" : ""}">${showPiece(piece)}</span>${piece.endsWith("\n") && "\n"}`)}</div>
-      <p class="status" aria-live="polite"><span>token ${at + 1} of ${formatCount(prompt.tokens.length)}: <code>${showPiece(prompt.pieces[at])}</code> · id <b>${prompt.tokens[at]}</b>${prompt.special[at] ? " · special" : ""}</span>
+          class="${prompt.special[i] ? "chip" : i % 2 ? "odd" : ""} ${i === at ? "at" : ""}">${describeToken(piece)}</span>${piece.endsWith("\n") && "\n"}`)}</div>
+      <p class="status" aria-live="polite"><span>token ${at + 1} of ${formatCount(prompt.tokens.length)}: <code>${describeToken(prompt.pieces[at])}</code> · id <b>${prompt.tokens[at]}</b>${prompt.special[at] ? " · special" : ""}</span>
         <span>${formatCount(prompt.tokens.length)} of ${formatCount(model?.x_gnano.context ?? 0)} tokens</span><${CopyButton} text=${prompt.prompt} label="Copy the prompt" /></p>`}</section>`;
-}
-
-/** @param {string} piece */
-function showPiece(piece) {
-  return brokenBytes(piece)?.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ") ?? visible(piece);
 }

@@ -11,7 +11,7 @@ import { samplingFields } from "./settings.js";
 import { loadItems, newItem, removeItem, saveItem, saveOnLeave, saveSoon } from "./store.js";
 import { activate, activePath, addNode, createTree, pathTo } from "./tree.js";
 import { CopyButton, ErrorNote, Icon, IconButton, Sidebar, download, formatCount, isComposing, useFollow, useRedraw, useSaved } from "./ui.js";
-import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
 
 const REASONS = { stop: "ended", length: "reached the length", stopped: "stopped", interrupted: "interrupted by a reload" };
 
@@ -277,7 +277,7 @@ function describeAnswer(node) {
 /** @param {any} props */
 function Editor({ text, onDone, onCancel }) {
   const input = useRef(/** @type {any} */ (null));
-  useEffect(() => input.current.focus(), []);
+  useLayoutEffect(() => input.current.focus(), []);
   const done = () => input.current.value.trim() && onDone(input.current.value.trim());
   const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (isComposing(event)) return;

@@ -7,7 +7,7 @@ import { describeModel } from "./model_picker.js";
 import { samplingFields } from "./settings.js";
 import { Timeline } from "./timeline.js";
 import { CopyButton, ErrorNote, IconButton, formatCount, useRedraw, useSaved } from "./ui.js";
-import { html, useRef, useState } from "./vendor/preact-htm.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact-htm.js";
 
 const MAX_SIDES = 4;
 const LETTERS = "ABCD";
@@ -41,6 +41,7 @@ function SideBySide({ app, asked, setAsked }) {
   const [result, setResult] = useState(/** @type {any} */ (null));
   const abort = useRef(/** @type {AbortController | null} */ (null));
   const redraw = useRedraw();
+  useEffect(() => () => abort.current?.abort(), []); // nobody reads what is written for another mode
   const models = chooseModels(app, ids);
   if (models.length < 2) return html`<p class="note">To compare, serve a second model, or a run with several checkpoints.</p>`;
 

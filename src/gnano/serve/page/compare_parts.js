@@ -2,8 +2,7 @@
 /** What both ways to compare need: the prompt, an answer, and where several answers differ first. */
 
 import { streamText } from "./api.js";
-import { describeToken } from "./tinted_text.js";
-import { firstDifference, percent, placeTokens } from "./tokens.js";
+import { describeToken, firstDifference, percent, placeTokens } from "./tokens.js";
 import { ErrorNote, Icon, formatCount, isComposing } from "./ui.js";
 import { html } from "./vendor/preact-htm.js";
 

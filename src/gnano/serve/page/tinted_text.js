@@ -1,7 +1,7 @@
 // @ts-check
 /** A text whose tokens are tinted by their probability, and the card that explains a token. */
 
-import { brokenBytes, isText, percent, tint, visible } from "./tokens.js";
+import { brokenBytes, describeToken, isText, percent, tint } from "./tokens.js";
 import { Component, html, useLayoutEffect, useRef, useState } from "./vendor/preact-htm.js";
 
 const BLOCK = 128; // tokens that are drawn again only if one of them changes
@@ -61,11 +61,6 @@ export function tokenUnder(x, y) {
   // a token at the end of a line may have a part on the next
   const rects = [...span.getClientRects()];
   return { index: Number(span.dataset.token), rect: rects.find((r) => r.top <= y && y <= r.bottom) ?? rects[0] };
-}
-
-/** @param {string} text */
-export function describeToken(text) {
-  return brokenBytes(text)?.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ") ?? visible(text);
 }
 
 /** A token's probability and its alternatives. @param {any} props */

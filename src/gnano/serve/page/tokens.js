@@ -137,6 +137,11 @@ export function visible(text) {
   return text.replace(/ /g, "·").replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
 }
 
+/** Show a token for a reader: its text with visible white space, or its bytes. @param {string} text */
+export function describeToken(text) {
+  return brokenBytes(text)?.map((byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ") ?? visible(text);
+}
+
 /** @param {number} logprob */
 export function percent(logprob) {
   const share = 100 * Math.exp(logprob);

@@ -1,7 +1,7 @@
 // @ts-check
 /** Small parts that several views share. */
 
-import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "./vendor/preact-htm.js";
+import { html, useLayoutEffect, useReducer, useRef, useState } from "./vendor/preact-htm.js";
 
 const ICONS = {
   copy: "M9 9h10v12H9zM5 15V3h10",
@@ -63,10 +63,17 @@ export function CopyButton({ text, label = "Copy" }) {
 /** A modal dialog; the browser keeps the focus inside and closes it on Escape. @param {any} props */
 export function Dialog({ title, onClose, children, ...rest }) {
   const ref = useRef(/** @type {any} */ (null));
-  useEffect(() => {
+  // before the next key, which belongs to the dialog
+  useLayoutEffect(() => {
     const dialog = ref.current;
     dialog.showModal();
-    return () => dialog.close();
+    return () => {
+      dialog.close();
+      // Chromium gives the focus back, but what is typed goes nowhere until it is given again
+      const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+      focused?.blur();
+      focused?.focus();
+    };
   }, []);
   const onClick = (/** @type {MouseEvent} */ event) => event.target === ref.current && onClose();
   return html`<dialog ref=${ref} aria-label=${title} onCancel=${onClose} onClick=${onClick} ...${rest}>
