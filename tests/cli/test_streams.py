@@ -25,17 +25,21 @@ from gnano.train.trainer import train
 
 # each command runs in a fork of one process that has imported what is slow to import
 DRIVER = """
-import json, os, sys
+import json, os, signal, sys, threading, time
 from gnano.utils.terminal import prepare_streams
 prepare_streams()  # as main does it, before anything is loaded
 import gnano.cli.args, gnano.chat.repl, gnano.evals.runner, gnano.export.formats
 import gnano.reporting.description, gnano.reporting.run_report
-import gnano.cli.args, gnano.chat.repl, gnano.evals.runner, gnano.export.formats
-import gnano.reporting.description, gnano.reporting.run_report
 from gnano.cli import main
+def stop_server():
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # it is not ready
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
 codes = {}
 for name, arguments in json.loads(sys.argv[1]).items():
     if (child := os.fork()) == 0:
+        if name == "serve":
+            threading.Thread(target=stop_server, daemon=True).start()
         try:
             main(arguments)
         except SystemExit as error:
@@ -94,6 +98,7 @@ def commands(workdir: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
         "compare": [run, *evaluated],
         "chat": [base, "--prompt", "Hi", "-n", "3", "--format", "plain"],
         "chat stdin": [base, "-n", "3"],
+        "serve": [run, "--port", "0", "--threads", "1"],
         "generate": [run, "café 🌍", "-n", "3"],
         "generate several": [run, "a", "b", "-n", "3"],
         "generate stdin": [run, "-n", "3"],
