@@ -1,9 +1,16 @@
 """Every checkpoint of a run has a name, and memory is shared by those in use."""
 
 import shutil
+import time
+from dataclasses import replace
 
 import pytest
 from tests.serve.server_process import ServerProcess, wait_for
+from tests.small_models import with_train
+
+from gnano.checkpoint.run_checkpoints import apply_retention, list_checkpoints
+from gnano.serve.served_models import FOLLOW_SECONDS
+from gnano.train.trainer import train
 
 # memory for two of the three checkpoints
 LITTLE_MEMORY = """
@@ -68,3 +75,36 @@ def test_a_checkpoint_that_appears_later_is_listed_and_a_damaged_one_is_an_error
 def test_a_model_that_does_not_fit_is_refused_at_the_start_with_the_arithmetic(runs):
     with pytest.raises(RuntimeError, match=r"needs about .* GB .*--parallel, --context"):
         ServerProcess(runs / "small", program=LITTLE_MEMORY.format(memory=100_000))
+
+
+@pytest.mark.slow
+def test_following_serves_the_newest_checkpoint_and_lets_training_remove_the_last(
+    runs, recipe, tmp_path
+):
+    run = tmp_path / "small"
+    shutil.copytree(runs / "small", run)
+    shape = replace(recipe, model=replace(recipe.model, block_size=128))
+    more = with_train(shape, steps=8, save_every=2, tokens_per_step=1_024)
+    with ServerProcess(run, "--follow") as server:
+
+        def complete():
+            return server.openai.completions.create(model="small", prompt="a", max_tokens=3, seed=1)
+
+        assert complete().system_fingerprint == "small@4"
+        train(more, run, allowed=["train.steps"])
+        wait_for(lambda: listed(server)["small"]["step"] == 8)
+        after = complete()
+        assert after.system_fingerprint == "small@8"
+        assert after.choices[0].text == ask(server, "small@8")
+        assert any("small is small@8 now" in line for line in server.log)
+        wait_for(lambda: server.metric("gnano_models_loaded") == 1)
+        apply_retention(run, keep_last=1, keep_best=False)
+        assert [folder.name for folder in list_checkpoints(run)] == ["step-00000008"]
+        # a damaged one is told once, and the last good one goes on
+        damaged = run / "checkpoints/step-00000009"
+        shutil.copytree(list_checkpoints(run)[0], damaged)
+        (damaged / "model.safetensors").write_bytes(b"damaged")
+        wait_for(lambda: any("cannot be loaded" in line for line in server.log))
+        time.sleep(2 * FOLLOW_SECONDS)
+        assert sum("cannot be loaded" in line for line in server.log) == 1
+        assert complete().system_fingerprint == "small@8"

@@ -1,8 +1,8 @@
 """The checkpoints of a run on disk: found, locked, verified and removed; loads without torch.
 
 A folder's `files.json` lists the size and SHA-256 of each of its files. A process that reads a
-checkpoint holds a shared lock on that list until it ends; retention skips a locked checkpoint and
-removes it at a later save. It keeps the newest few, every n-th and the best:
+checkpoint holds a shared lock on that list until it ends or unlocks it; retention skips a locked
+checkpoint and removes it at a later save. It keeps the newest few, every n-th and the best:
 
     keep_last = 2, keep_every = 1,000, keep_best
         500  1,000  1,500  2,000  2,500  3,000  3,500
@@ -135,6 +135,12 @@ def lock_for_reading(folder: Path) -> bool:
         if file is not None:
             _locked_files[folder] = file
     return folder.is_dir()
+
+
+def unlock(folder: Path) -> None:
+    """Let a checkpoint be removed that this process has locked."""
+    if (file := _locked_files.pop(folder.resolve(), None)) is not None:
+        file.close()
 
 
 def _lock(folder: Path, mode: int) -> IO[bytes] | None:

@@ -16,6 +16,7 @@ def serve(
       gnano serve runs/demo-sft
       gnano serve runs/demo-sft runs/demo --preferences preferences.jsonl
       gnano serve runs/demo-sft --host 0.0.0.0 --api-key-file keys.txt --allow-host gpu.example.com
+      gnano serve runs/mine --follow    # while it trains
       gnano serve HuggingFaceTB/SmolLM2-135M-Instruct --port 0
 
     The address is printed when the server is ready. Of a run, every checkpoint can be used, as

@@ -30,6 +30,7 @@ class ServeConfig:
     max_body_mb: Annotated[float, Range(0, 1_024, exclusive_minimum=True)] = 4.0  # of a request
     # memory of each model for the keys and values of earlier prompts; 0: none
     cache_mb: Annotated[int, Range(0)] = 1_024
+    follow: bool = False  # load the checkpoints of a run that is training, as they appear
     runs: Path | None = None  # folder of the runs on the page; default: that of the first model
     preferences: Path | None = None  # file to which the page appends preferences for gnano dpo
 

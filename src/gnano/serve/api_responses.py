@@ -134,6 +134,7 @@ class ResponseObjects:
     """What all objects of one response have in common."""
 
     model: str
+    fingerprint: str
     is_chat: bool
     include_usage: bool  # at the end of a stream
     id: str = field(init=False)
@@ -156,7 +157,8 @@ class ResponseObjects:
         return format_event(content)
 
     def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**head, "system_fingerprint": self.fingerprint}
 
 
 def format_event(content: dict[str, Any]) -> bytes:

@@ -84,7 +84,10 @@ async def _serve(
             async with state.models.use(entry):
                 pass
     _print_start(state, sockets[0])
+    following = asyncio.create_task(state.models.follow_runs()) if config.follow else None
     await server.serve(sockets)
+    if following is not None:
+        following.cancel()
     if not worker.stop(EXIT_SECONDS):
         os._exit(0)  # the thread is in the middle of C++, which Python must not unwind
 

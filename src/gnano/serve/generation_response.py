@@ -82,7 +82,9 @@ class GenerationResponse(Response):
 
     def __init__(self, request: GenerationRequest, entry: ModelEntry, state: ServerState) -> None:
         self.request, self.entry, self.state = request, entry, state
-        self.objects = ResponseObjects(entry.id, request.is_chat, request.include_usage)
+        self.objects = ResponseObjects(
+            entry.id, entry.fingerprint, request.is_chat, request.include_usage
+        )
         self.usage = Usage()
         self.choices: list[ChoiceState] = []
         self.background = None

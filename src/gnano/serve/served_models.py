@@ -1,6 +1,6 @@
 """The models that a server offers: their names, and which of them are in memory.
 
-    runs/demo              demo        the newest checkpoint when the server started
+    runs/demo              demo        the newest checkpoint when the server started, or always
                            demo@600    each checkpoint of the run, also those that appear later
     runs/demo/checkpoints/step-00000600    demo@600
     models/SmolLM2         SmolLM2     a folder
@@ -27,6 +27,7 @@ from gnano.checkpoint.run_checkpoints import (
     list_checkpoints,
     lock_for_reading,
     model_name,
+    unlock,
 )
 from gnano.config.inference_config import LoadConfig
 from gnano.config.serve_config import ServeConfig
@@ -48,6 +49,7 @@ from gnano.utils.terminal import echo_stderr
 
 MEMORY_SHARE = 0.8  # of the available memory that models and their caches may use
 CPU_PARALLEL, GPU_PARALLEL = 8, 32
+FOLLOW_SECONDS = 2.0  # between looks for new checkpoints
 QUANTIZED_BYTES = {"int8": 1.1, "int4": 0.6}  # of a weight, with scales
 
 
@@ -59,6 +61,11 @@ class ModelEntry:
     folder: Path
     run: str | None = None  # name of its run
     step: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What its texts come from, although a run's name may mean another checkpoint later."""
+        return self.id if self.step is None or "@" in self.id else f"{self.id}@{self.step}"
 
 
 class ServedModels:
@@ -142,9 +149,8 @@ class ServedModels:
         if entry.folder not in self.loaded:
             async with self.lock:
                 if entry.folder not in self.loaded:
-                    let_go = self._make_room(entry)
-                    load = partial(self._load, entry, let_go)
                     try:
+                        load = partial(self._load, entry, self._make_room(entry))
                         self.loaded[entry.folder] = await self.worker.call(load)
                     except (ValueError, OSError) as error:
                         echo_stderr(f"gnano: {entry.id} cannot be loaded: {error}")
@@ -156,6 +162,31 @@ class ServedModels:
             yield model
         finally:
             model.users -= 1
+
+    async def follow_runs(self) -> None:
+        """Load the checkpoints that appear; the name of their run then means the newest one."""
+        unusable: set[Path] = set()
+        replaced: set[Path] = set()
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            for name, run in self.runs.items():
+                entry, found = self.fixed[name], await asyncio.to_thread(list_checkpoints, run)
+                if not found or found[-1] == entry.folder or found[-1] in unusable:
+                    continue
+                newest = replace(entry, folder=found[-1], step=checkpoint_step(found[-1]))
+                try:
+                    async with self.use(newest):
+                        self.fixed[name] = newest
+                except ApiError as error:
+                    if error.status != 503:  # else there was no memory
+                        unusable.add(newest.folder)
+                    continue
+                replaced.add(entry.folder)
+                echo_stderr(f"{name} is {newest.fingerprint} now")
+            for folder in list(replaced):
+                if folder not in self.loaded or not self.loaded[folder].users:
+                    replaced.discard(folder)
+                    self._let_go(folder)
 
     def _load(self, entry: ModelEntry, let_go: list[LoadedModel]) -> LoadedModel:
         """Load a model; runs in the worker's thread."""
@@ -210,8 +241,15 @@ class ServedModels:
                     status=503,
                     headers={"retry-after": "5"},
                 )
-            let_go.append(self.loaded.pop(idle))
+            let_go.append(self.loaded[idle])
+            self._let_go(idle)
         return let_go
+
+    def _let_go(self, folder: Path) -> None:
+        """Remove a model from the list; a running training may then remove its checkpoint."""
+        self.loaded.pop(folder, None)
+        if all(entry.folder != folder for entry in self.fixed.values()):
+            unlock(folder)
 
 
 @cache

@@ -126,7 +126,7 @@ export async function postJson(path, body, options) {
  * Yield the parts of a streamed text; the last has the reason and the usage.
  * @param {{messages?: any[], prompt?: string | number[], [field: string]: any}} body
  * @param {AbortSignal} [signal]
- * @returns {AsyncGenerator<{text: string, tokens: any[], reason: string | null, usage: any}>}
+ * @returns {AsyncGenerator<{text: string, tokens: any[], reason: string | null, usage: any, from: string}>}
  */
 export async function* streamText(body, signal) {
   const path = body.messages ? "/v1/chat/completions" : "/v1/completions";
@@ -146,6 +146,7 @@ export async function* streamText(body, signal) {
         tokens: readTokens(choice),
         reason: choice.finish_reason ?? null,
         usage: chunk.usage ?? null,
+        from: chunk.system_fingerprint, // the checkpoint, where the name is that of a run
       };
     }
   } catch (error) {

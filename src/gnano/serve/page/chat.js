@@ -131,6 +131,7 @@ export function Chat({ app, isShown }) {
       for await (const part of streamText({ model: model.id, messages, ...fields }, controller.signal)) {
         if (part.text) firstAt ||= performance.now();
         node.content += part.text;
+        node.model = part.from;
         node.reason = part.reason ?? node.reason;
         node.usage = part.usage ?? node.usage;
         changed();

@@ -134,6 +134,7 @@ export function Write({ app, isShown }) {
         const piece = part.text.replace(/\r/g, "\n");
         node.tokens.push(...placeTokens(piece, part.tokens.map((t) => ({ ...t, text: t.text.replace(/\r/g, "\n") })), from + node.text.length));
         node.text += piece;
+        node.model = part.from;
         node.reason = part.reason ?? node.reason;
         node.usage = part.usage ?? node.usage;
         changed();
