@@ -29,6 +29,9 @@ def test_runs_and_their_logs_are_read_from_a_position_on(server, runs):
     for query in ("since=-1", "since=a", "since=" + "9" * 30):
         response = server.http.get(f"/api/runs/small/metrics?{query}")
         assert response.status_code == 400 and response.json()["error"]["param"] == "since"
+    # the file became shorter
+    beyond = server.http.get(f"/api/runs/small/metrics?since={10**14}").json()
+    assert beyond == {"lines": [], "next": answer["next"]}
 
 
 def test_preferences_need_a_file(server):

@@ -164,9 +164,10 @@ def parse_text(body: Mapping[str, Any], name: str, default: str | None = None) -
 
 def parse_ids(value: Any, name: str) -> tuple[int, ...]:
     """Return a list of token ids."""
-    if not isinstance(value, list) or any(type(token) is not int for token in value):
+    ids = tuple(map(_as_integer, value)) if isinstance(value, list) else ()
+    if not isinstance(value, list) or any(type(token) is not int for token in ids):
         raise ApiError(f"{name} is not a list of token ids, which are whole numbers.", name)
-    return tuple(value)
+    return ids
 
 
 def _parse_fields(body: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
@@ -179,6 +180,7 @@ def _parse_fields(body: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[
             if not isinstance(value, bool):
                 raise ApiError(f"{name} is {_describe(value)}; it must be true or false.", name)
         else:
+            value = _as_integer(value) if field.kind == "integer" else value
             try:
                 check_number(name, value, field.allowed, field.kind == "integer")
             except ValueError as error:
@@ -254,6 +256,11 @@ def _parse_prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(value[0], int):
         return (parse_ids(value, "prompt"),)
     return tuple(one if isinstance(one, str) else parse_ids(one, "prompt") for one in value)
+
+
+def _as_integer(value: Any) -> Any:
+    """Return 1 for 1.0, which is the same number in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _describe(value: Any) -> str:

@@ -5,6 +5,7 @@ A run is found by its name in the list of the folder; no part of a request is us
 
 import asyncio
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def _read_lines(path: Path, start: int) -> tuple[list[Any], int]:
     """Return the JSON objects on complete lines from a byte on, and where the next line starts."""
     try:
         with path.open("rb") as file:
+            start = min(start, file.seek(0, os.SEEK_END))  # another file may be in its place
             file.seek(start)
             content = file.read(MAX_LOG_BYTES)
     except FileNotFoundError:
