@@ -9,6 +9,8 @@ import sys
 import pytest
 from playwright.sync_api import expect
 
+from gnano.serve.api_requests import COMPLETION_FIELDS
+
 pytestmark = pytest.mark.slow
 
 PROMPT = 'the river\'s "house" $HOME \\n `id`\nand 日本'
@@ -58,3 +60,18 @@ def test_a_prompt_is_shown_token_by_token_with_its_special_tokens(open_page, ser
     page.locator(".prompt").focus()
     page.keyboard.press("ArrowRight")
     expect(prompt.get_by_text("token 2 of")).to_contain_text(f"id {found['tokens'][1]}")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_reference_lists_the_fields_that_the_server_parses(open_page, server, width):
+    page = open_page(f"{server.url}/#api", viewport={"width": width, "height": 820})
+    reference = page.get_by_role("region", name="Reference")
+    reference.get_by_text("/v1/completions").click()
+    for name, field in COMPLETION_FIELDS.items():
+        row = reference.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
+        expect(row.first).to_contain_text(f"{field.help}.")
+    row = reference.get_by_role("row").filter(has=page.get_by_text("temperature", exact=True))
+    expect(row).to_contain_text("number, 0 to 2")
+    prompt = reference.get_by_role("row").filter(has=page.get_by_text("prompt", exact=True))
+    expect(prompt).to_contain_text("text or list of integer")
+    assert page.locator("main.api").evaluate("m => m.scrollWidth <= m.clientWidth")

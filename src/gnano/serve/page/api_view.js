@@ -1,7 +1,8 @@
 // @ts-check
-/** What this page asked the server, as commands to run again, and the prompt that a chat becomes. */
+/** What this page asked the server, as commands to run again, the prompt that a chat becomes, and the reference. */
 
 import { log, postJson, savedKey } from "./api.js";
+import { Reference } from "./reference.js";
 import { describeToken } from "./tokens.js";
 import { CopyButton, ErrorNote, formatCount } from "./ui.js";
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
@@ -74,7 +75,7 @@ export function ApiView({ app, isShown }) {
   const chat = log.find((one) => one.path === "/v1/chat/completions")?.body.messages;
   return html`<div class="api-page">
     <section><h1>API</h1>
-      <p>Any OpenAI client works with this server. <a href="/openapi.json" target="_blank" rel="noopener">openapi.json</a> lists all paths and fields.</p>
+      <p>Any OpenAI client works with this server.</p>
       <dl><dt>Base URL</dt><dd><code>${location.origin}/v1</code><${CopyButton} text="${location.origin}/v1" label="Copy the base URL" /></dd>
         <dt>Key</dt><dd>${hasKey ? html`the key of --api-key; the examples read it from <code>GNANO_KEY</code>` : html`none is needed; clients that insist take any, such as <code>none</code>`}</dd>
         <dt>Model</dt><dd>${app.model ? html`<code>${app.model.id}</code><${CopyButton} text=${app.model.id} label="Copy the model's name" />` : "none is served"}</dd></dl></section>
@@ -86,7 +87,8 @@ export function ApiView({ app, isShown }) {
           <code>${one.path}</code><small>${one.body?.model ?? ""}</small><small class=${one.status === 200 ? "" : "failed"}>${one.status}</small></button></li>`)}</ul>
         <div><div class="code"><pre tabindex="0"><code>${code}</code></pre><${CopyButton} text=${code} label="Copy the ${language === "curl" ? "command" : "program"}" /></div>
           <small>${entry.requestId && html`request <code>${entry.requestId}</code> · `}first byte after ${entry.ms.toFixed(0)} ms${hasKey ? " · set GNANO_KEY first" : ""}</small></div></div>`}</section>
-    <${PromptView} model=${app.model} chat=${chat} /></div>`;
+    <${PromptView} model=${app.model} chat=${chat} />
+    <${Reference} /></div>`;
 }
 
 /** The prompt that a template makes of a conversation, token by token. @param {any} props */
