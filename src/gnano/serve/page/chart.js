@@ -68,7 +68,7 @@ function options(lines, isLog, color, height) {
     scales: { x: { time: false, distr: isLog ? 3 : 1 } },
     axes: [{ ...axis, grid: { show: false }, space: 64, size: 30 }, { ...axis, size: 58, space: 36 }],
     series: [{}, ...lines.map((line) => ({
-      stroke: color(line.color), width: line.isFaint ? 1 : (line.width ?? 1.6), alpha: line.isFaint ? 0.28 : 1, spanGaps: true,
+      stroke: color(line.color), width: line.isFaint ? 1 : (line.width ?? 1.6), alpha: line.isFaint ? 0.28 : 1, dash: line.isDashed ? [6, 4] : [], spanGaps: true,
       points: { show: line.x.length <= 40 && !line.isFaint, size: 5, fill: color(line.color) },
     }))],
   };
@@ -87,7 +87,7 @@ export function Chart({ chart, isLog, theme, height, unitOfX, onPick }) {
   const [hover, setHover] = useState(/** @type {any} */ (null));
   const data = useMemo(() => uPlot.join(chart.lines.map(({ x, y }) => [x, y])), [chart]);
   // what a plot cannot change later
-  const key = JSON.stringify([chart.lines.map(({ name, color, isFaint, x }) => [name, color, isFaint, x.length <= 40]), isLog, theme, height]);
+  const key = JSON.stringify([chart.lines.map(({ name, color, isFaint, isDashed, x }) => [name, color, isFaint, isDashed, x.length <= 40]), isLog, theme, height]);
 
   useEffect(() => {
     const colors = new Map();
@@ -129,7 +129,7 @@ export function Chart({ chart, isLog, theme, height, unitOfX, onPick }) {
   return html`<figure class="chart" data-chart=${chart.id}>
     <figcaption><h2>${chart.title}</h2><small>${chart.unit}</small>
       <span class="at">${hover ? (hover.text ?? `${unitOfX} ${formatValue(data[0][index])}`) : ""}</span>
-      <ul class="legend">${shown.map((line) => html`<li key=${line.name}><i style=${{ background: `var(${line.color})` }}></i>${isOne ? "" : line.name} <b>${formatValue(valueAt(line.values, index))}</b></li>`)}</ul>
+      <ul class="legend">${shown.map((line) => html`<li key=${line.name}><i class=${line.isDashed ? "dashed" : ""} style=${{ color: `var(${line.color})` }}></i>${isOne ? "" : line.name} <b>${formatValue(valueAt(line.values, index))}</b></li>`)}</ul>
     </figcaption>
     <div ref=${place} role="img" aria-label="${chart.title}, ${unitOfX} ${formatValue(data[0].at(-1))}: ${said}" style=${{ minHeight: `${height}px` }}></div></figure>`;
 }

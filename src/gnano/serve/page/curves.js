@@ -6,7 +6,7 @@ import { getJson } from "./api.js";
 /**
  * @typedef {{name: string, kind: string, step: number | null, total_steps: number | null, state: string,
  *   is_running: boolean, loss: number | null, bits_per_byte: number | null, checkpoints: number[]}} Run
- * @typedef {{name: string, color: string, x: number[], y: number[], isFaint?: boolean, width?: number}} Line
+ * @typedef {{name: string, color: string, x: number[], y: number[], isFaint?: boolean, isDashed?: boolean, width?: number}} Line
  * @typedef {{x: number, label: string, color: string}} Mark
  * @typedef {{id: string, title: string, unit: string, lines: Line[], marks: Mark[], dots: Mark[]}} ChartData
  * @typedef {{isHours: boolean, isLog: boolean, smoothing: number}} Axes
@@ -140,6 +140,7 @@ export function thin({ x, y }) {
  * @param {Record<string, number[]>} checkpoints by run @returns {ChartData[]} */
 export function makeCharts(logs, axes, checkpoints) {
   const color = (/** @type {number} */ i) => `--series-${i % COLORS}`;
+  const style = (/** @type {number} */ i) => ({ color: color(i), isDashed: i >= COLORS });
   const place = (/** @type {RunLog} */ log, /** @type {number} */ step) => (axes.isHours ? log.hoursAt(step) : step);
   const marks = logs.flatMap((log) => log.allMarks().map(({ step, label }) => ({
     x: place(log, step), color: "--warn", label: `${logs.length > 1 ? `${log.name}, ` : ""}step ${count(step)}: ${label}`,
@@ -153,7 +154,7 @@ export function makeCharts(logs, axes, checkpoints) {
   /** @param {(row: any) => any} read @param {boolean} isNoisy */
   const ofEachRun = (read, isNoisy) => logs.flatMap((log, i) => {
     const line = points(log, read, axes);
-    const plain = { ...thin(line), name: log.name, color: color(i) };
+    const plain = { ...thin(line), name: log.name, ...style(i) };
     if (!isNoisy || axes.smoothing === 0) return [plain];
     return [{ ...plain, isFaint: true }, { ...plain, ...thin({ x: line.x, y: smooth(line.y, axes.smoothing / 100) }) }];
   });
@@ -165,7 +166,7 @@ export function makeCharts(logs, axes, checkpoints) {
     if (logs.length > 1) {
       return [chart(id, title, unit, total), ...names.map((name) => chart(`${id} ${name}`, `${title}: ${name}`, unit, ofEachRun((row) => read(row, name), false)))];
     }
-    const parts = names.map((name, i) => ({ name, color: color(i + 1), ...thin(points(logs[0], (row) => read(row, name), axes)) }));
+    const parts = names.map((name, i) => ({ name, ...style(i + 1), ...thin(points(logs[0], (row) => read(row, name), axes)) }));
     return [chart(id, title, unit, [...total.map((line) => ({ ...line, name: "total", width: 2.5 })), ...parts])];
   };
   const namesOf = (/** @type {(row: any) => any} */ read) => {
