@@ -275,8 +275,9 @@ def _print_start(state: ServerState, server: socket.socket) -> None:
     limit = "" if models.max_bytes is None else f" of {format_gb(models.max_bytes)} free for models"
     for entry in models.fixed.values():
         size = format_gb(models.estimate_bytes(entry))
+        context = models.describe(entry)["x_gnano"]["context"]
         loaded = "" if entry.folder in models.loaded else ", loaded at its first request"
-        echo_stderr(f"{entry.id}: about {size}{limit} with all caches{loaded}")
+        echo_stderr(f"{entry.id}: context {context:,}, about {size}{limit} with all caches{loaded}")
     threads = models.loading.threads
     echo_stderr(
         f"{plural(models.parallel, 'text')} together, {state.config.queue:,} may wait"
