@@ -114,6 +114,7 @@ USES_JSON_DUMPS = {
     "export/formats.py",  # a path as a Python string
     "export/model_card.py",  # a path as a Python string
     "model/lora.py",  # in an error message
+    "serve/api_requests.py",  # in an error message
     "tokenizer/bpe.py",
     "train/distributed/watchdog.py",
     "train/resolve.py",  # in an error message

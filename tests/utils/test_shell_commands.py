@@ -52,13 +52,14 @@ def test_every_shown_command_quotes_its_words(
     monkeypatch.setattr("gnano.demo.demo_run.run_demo", lambda *_: trained)
     demo(["--out=" + name])
     lines = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines() if "  " in line]
-    generate, chat, info = (shlex.split(line) for line in lines[:3])
+    generate, chat, serve, info = (shlex.split(line) for line in lines[:4])
     assert Path(generate[2]) == folder and generate[3:] == [
         "The function returns",
         "--tokens",
         "200",
     ]
     assert Path(chat[2]) == Path(f"{name}-sft") and Path(info[2]) == folder
+    assert [Path(word) for word in serve[2:]] == [Path(f"{name}-sft"), folder]
 
     folder.mkdir()
     table = format_runs_table(folder, list_runs(folder)).removesuffix(" begins one.")

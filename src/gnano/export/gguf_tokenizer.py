@@ -18,6 +18,7 @@ from typing import Any
 
 from gnano.tokenizer.bpe import END_OF_TEXT, Tokenizer
 from gnano.tokenizer.hf_tokenizer import BYTE_TOKEN, SPACE, HFTokenizer
+from gnano.utils.files import dump_json
 from gnano.utils.platform_support import require
 from gnano.utils.validation import require_agreement
 
@@ -254,4 +255,4 @@ def _make_files(
         "tokenizer_config.json": {**config, "clean_up_tokenization_spaces": False},
         "generation_config.json": ends,
     }
-    return {name: json.dumps(content).encode() for name, content in files.items()}
+    return {name: dump_json(content).encode() for name, content in files.items()}

@@ -9,7 +9,7 @@
 Each sequence has its own settings, history and random generator. In a batch of several slots its
 text does not depend on the other sequences, bit for bit, on a CPU and for a model from
 `Engine.load`: a prompt is computed alone, in blocks that begin at fixed positions; a decoding step
-reads whole tiles of the cache (`gnano.model.attention`); and oneDNN's products have at least two
+reads whole tiles of the cache (`gnano.model.attention`); and PyTorch's products have at least two
 rows, since they round differently for one. Only a sequence that nobody can ask for again, because
 it is sampled without a seed, may use faster ways for a row that is alone.
 """
@@ -27,7 +27,7 @@ from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
 from gnano.infer.prefix_cache import PREFILL_BLOCK, PrefixCache
 from gnano.infer.sampling import TokenHistory, TokenLogprob, compute_logprobs, sample_tokens
-from gnano.infer.weight_formats import OneDnnLinear, without_onednn_for_one_row
+from gnano.infer.weight_formats import QuantizedLinear, without_onednn_for_one_row
 from gnano.model.attention import KVCache
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import IncrementalDetokenizer, Tokenizer
@@ -225,7 +225,8 @@ class ContinuousBatch:
         if self.decode_runner and (self.device.type != "cpu" or (rows == 1 and is_free_to_round)):
             with without_onednn_for_one_row(self.model) if rows == 1 else nullcontext():
                 return self.decode_runner.step(last)
-        if rows == 1 and not is_free_to_round and isinstance(self.model.lm_head, OneDnnLinear):
+        is_alone = rows == 1 and not is_free_to_round and self.device.type == "cpu"
+        if is_alone and not isinstance(self.model.lm_head, QuantizedLinear):
             # the second slot is free or in prefill: what is written there is overwritten
             last.append(0)
         ids_B1 = torch.tensor(last, device=self.device)[:, None]

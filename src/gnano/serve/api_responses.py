@@ -4,7 +4,6 @@ A token that is not complete UTF-8 is written as `bytes:\xe2\x82`, a control tok
 """
 
 import codecs
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from uuid import uuid4
 from gnano.infer.continuous_batching import FinishReason
 from gnano.infer.sampling import TokenLogprob
 from gnano.tokenizer.bpe import Tokenizer
+from gnano.utils.files import dump_json
 
 DONE_EVENT = b"data: [DONE]\n\n"
 WAITING_COMMENT = b": waiting\n\n"  # keeps proxies from closing a stream without tokens
@@ -163,7 +163,7 @@ class ResponseObjects:
 
 def format_event(content: dict[str, Any]) -> bytes:
     """Return a server-sent event."""
-    return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + dump_json(content, separators=(",", ":")).encode() + b"\n\n"
 
 
 def mean_logprob(logprobs: Iterable[TokenLogprob | None]) -> float:

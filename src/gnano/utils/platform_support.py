@@ -58,8 +58,8 @@ def available_memory_bytes() -> int | None:
         found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     with suppress(OSError, ValueError):  # the limit of a container; "max" is none
         group = Path("/sys/fs/cgroup")
-        used = int((group / "memory.current").read_text())
-        found.append(max(0, int((group / "memory.max").read_text()) - used))
+        used = int((group / "memory.current").read_text("utf-8"))
+        found.append(max(0, int((group / "memory.max").read_text("utf-8")) - used))
     return min(found, default=None)
 
 

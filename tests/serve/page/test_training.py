@@ -1,4 +1,4 @@
-"""The views Training and API, in a real browser on a real server."""
+"""The view Training, in a real browser on a real server."""
 
 import json
 import re
@@ -104,16 +104,3 @@ def test_lines_of_many_sources_differ(open_page, other_server):
     expect(swatches).to_have_count(8)  # with the total
     looks = swatches.evaluate_all("all => all.map((one) => one.className + one.style.color)")
     assert len(set(looks)) == 8
-
-
-def test_the_api_view_shows_the_last_request_and_the_prompt(open_page, server):
-    page = open_page(f"{server.url}/#write")
-    page.get_by_role("textbox", name="Document").fill("the river")
-    page.keyboard.press("Control+Enter")
-    until(page, "!document.querySelector('textarea[aria-busy=true]')")
-    page.get_by_role("link", name="API").click()
-    text = page.locator("main.api").inner_text()
-    assert "curl" in text and "/v1/completions" in text and "the river" in text
-    page.get_by_role("button", name="Python").click()
-    assert "from openai import OpenAI" in page.locator("main.api").inner_text()
-    page.get_by_text("<|endoftext|>").first.wait_for()  # control tokens are visible
