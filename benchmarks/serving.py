@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--shape", default="124m", choices=list(PRESETS))
     parser.add_argument("--clients", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--tokens", type=int, default=64, help="of each text")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -278,12 +278,18 @@ def compare(
             speed = run(1_000 * number)
             if number:
                 speeds[name].append(speed)
-    print(f"\n{clients} clients: tokens/s, median (lowest to highest); ratio of the medians")
-    served = statistics.median(speeds["gnano serve"])
+    print(f"\n{clients} clients, {rounds} rounds: median (lowest to highest)")
     for name, values in speeds.items():
-        own = statistics.median(values)
-        ratio = "" if name == "gnano serve" else f"   gnano serve / {name}: {served / own:.2f}"
-        print(f"  {name:<12} {own:8.1f} ({min(values):.1f} to {max(values):.1f}){ratio}")
+        print(f"  {name:<26} {describe(values)} tokens/s")
+    for name in ("engine", "llama.cpp"):
+        pairs = zip(speeds["gnano serve"], speeds[name], strict=True)
+        print(f"  {f'gnano serve / {name}':<26} {describe([a / b for a, b in pairs], 2)}")
+
+
+def describe(values: list[float], digits: int = 1) -> str:
+    """Return the median and the range of values."""
+    low, middle, high = (f(values) for f in (min, statistics.median, max))
+    return f"{middle:8.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def measure_latencies(server: Server, context: int) -> None:

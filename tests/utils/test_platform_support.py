@@ -159,3 +159,30 @@ except OSError as error:
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "WSL" in found.stdout and found.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_memory_that_a_thread_frees_is_not_faulted_in_again() -> None:
+    program = """
+import resource, sys, threading
+import torch
+from gnano.utils.platform_support import disable_malloc_trim
+if not disable_malloc_trim(in_threads=True):
+    sys.exit("no glibc")
+def step():
+    blocks = [torch.ones(2**20) for _ in range(8)]
+def count():
+    for _ in range(5):
+        step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=count)
+thread.start()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if "no glibc" in done.stderr:
+        pytest.skip("not glibc")
+    assert int(done.stdout) < 5_000  # some 20,000 where memory is given back

@@ -43,7 +43,7 @@ from gnano.serve.server_metrics import Labels, ServerMetrics
 from gnano.serve.server_state import ServerState
 from gnano.serve.text_routes import TextRoutes
 from gnano.utils.formatting import format_gb, plural
-from gnano.utils.platform_support import resident_bytes
+from gnano.utils.platform_support import disable_malloc_trim, resident_bytes
 from gnano.utils.terminal import echo, echo_stderr
 
 PAGE = Path(__file__).with_name("page")
@@ -65,6 +65,7 @@ def run_server(models: Sequence[Path], loading: LoadConfig, config: ServeConfig)
     if not models:
         raise ValueError("Name a model to serve, such as runs/demo-sft.")
     sockets = [_bind(config)]
+    disable_malloc_trim(in_threads=True)
     asyncio.run(_serve(models, loading, config, sockets))
     sys.stdout.flush()
     return 0
