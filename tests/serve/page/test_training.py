@@ -3,8 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
+import tomli_w
 from playwright.sync_api import expect
 from tests.serve.page.conftest import until
 from tests.serve.server_process import ServerProcess
@@ -17,22 +21,6 @@ from gnano.train.trainer import train
 pytestmark = pytest.mark.slow
 
 LOSSES = re.compile(r"^Loss, step 20: bumpy [\d.]+, many [\d.]+$|many [\d.]+, bumpy [\d.]+$")
-
-
-def test_curves_grow_while_a_run_writes_its_metrics(open_page, server, runs):
-    page = open_page(f"{server.url}/#training")
-    page.get_by_role("button", name=re.compile("^small$")).click()
-    page.locator("canvas").first.wait_for()
-    assert page.locator("canvas").count() >= 4
-    metrics = runs / "small-sft/metrics.jsonl"
-    before = metrics.read_text("utf-8")
-    line = json.loads([x for x in before.splitlines() if '"loss"' in x][-1])
-    try:
-        with metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | {"step": line["step"] + 1, "loss": 123.5}) + "\n")
-        page.get_by_text(re.compile(r"123\.5|124")).first.wait_for(timeout=10_000)
-    finally:
-        metrics.write_text(before, "utf-8")
 
 
 def test_a_checkpoint_leads_to_its_model(open_page, server):
@@ -65,6 +53,7 @@ def other_server(runs, recipe, tmp_path_factory):
             heldout["sources"] = {f"source-{n}": n + row["step"] / 100 for n in range(7)}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     with ServerProcess(folder / "bumpy", "--runs", folder) as process:
+        process.folder = folder
         yield process
 
 
@@ -94,6 +83,29 @@ def test_events_are_marked_and_runs_lie_over_each_other(open_page, other_server,
     expect(page.get_by_role("checkbox", name="log")).to_be_checked()
     expect(loss.locator("canvas")).to_be_visible()
     assert page.locator("main.training").evaluate("m => m.scrollWidth <= m.clientWidth")
+
+
+def test_curves_grow_while_a_run_trains(open_page, other_server, recipe, tmp_path):
+    folder = other_server.folder
+    longer = with_train(recipe, steps=600, save_every=200)
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(asdict(longer)))
+    command = [sys.executable, "-m", "gnano", "pretrain", tmp_path / "recipe.toml"]
+    page = open_page(f"{other_server.url}/#training")
+    with subprocess.Popen([*command, "--out", folder / "live"], stderr=subprocess.DEVNULL) as run:
+        button = page.get_by_role("group", name="Runs").get_by_role("button", name="live")
+        button.click(timeout=60_000)
+        page.get_by_role("group", name="Runs").get_by_role("button", name="bumpy").click()
+        drawn = page.locator(".chart[data-chart=loss] [role=img]")
+        steps = []
+        while not steps or steps[-1] < 600:
+            label = drawn.get_attribute("aria-label") or ""
+            steps.append(int(re.findall(r"step ([\d,]+)", label)[0].replace(",", "")))
+            page.wait_for_timeout(200)
+        assert len(set(steps)) > 2, "it grew in several parts"
+        assert run.wait(60) == 0
+    region = page.get_by_role("region", name="Run live")
+    expect(region).to_contain_text("finished")
+    expect(region.get_by_role("button", name="400")).to_be_visible()
 
 
 def test_lines_of_many_sources_differ(open_page, other_server):
