@@ -19,16 +19,39 @@ export function TintedText({ text, tokens, isWriting }) {
   return html`<div class="tinted ${isWriting ? "busy" : ""}" aria-hidden="true">${blocks}${text.slice(from)}<i class="caret"></i></div>`;
 }
 
+// a span for each of thousands of tokens takes a browser 60 ms to draw: only blocks near the window have them
+const observer = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => /** @type {any} */ (target).block.setState({ isNear: isIntersecting })),
+  /** @type {any} */ ({ scrollMargin: "100% 0px" }),
+);
+
 class Block extends Component {
-  /** @param {any} next */
-  shouldComponentUpdate(next) {
+  constructor() {
+    super();
+    this.state = { isNear: true };
+  }
+
+  componentDidMount() {
+    const { base } = /** @type {any} */ (this);
+    base.block = this;
+    observer.observe(base);
+  }
+
+  componentWillUnmount() {
+    observer.unobserve(/** @type {any} */ (this).base);
+  }
+
+  /** @param {any} next @param {any} state */
+  shouldComponentUpdate(next, state) {
     const { text, from, tokens } = /** @type {any} */ (this).props;
-    return text !== next.text || from !== next.from || tokens.length !== next.tokens.length
+    return state.isNear !== this.state.isNear || text !== next.text || from !== next.from || tokens.length !== next.tokens.length
       || tokens.some((/** @type {any} */ token, /** @type {number} */ i) => token !== next.tokens[i]);
   }
 
-  /** @param {any} props */
-  render({ first, from, text, tokens }) {
+  /** @param {any} props @param {any} state */
+  render({ first, from, text, tokens }, { isNear }) {
+    if (!isNear) return html`<span>${text}</span>`;
+    /** @type {any[]} */
     const parts = [];
     let at = from;
     tokens.forEach((/** @type {any} */ token, /** @type {number} */ i) => {
@@ -38,7 +61,7 @@ class Block extends Component {
       parts.push(html`<span data-token=${first + i} class=${level < 0 ? "" : `t${level}`}>${text.slice(token.start - from, token.end - from)}</span>`);
       at = token.end;
     });
-    return parts;
+    return html`<span>${parts}</span>`;
   }
 }
 
