@@ -96,7 +96,7 @@ def test_curves_grow_while_a_run_trains(open_page, other_server, recipe, tmp_pat
         button.click(timeout=60_000)
         page.get_by_role("group", name="Runs").get_by_role("button", name="bumpy").click()
         drawn = page.locator(".chart[data-chart=loss] [role=img]")
-        steps = []
+        steps: list[int] = []
         while not steps or steps[-1] < 600:
             label = drawn.get_attribute("aria-label") or ""
             steps.append(int(re.findall(r"step ([\d,]+)", label)[0].replace(",", "")))
