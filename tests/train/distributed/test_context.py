@@ -57,6 +57,20 @@ with DistContext.init("cpu") as world:
 
 @ranks
 @slow
+@pytest.mark.parametrize(("timeout", "backend_timeout"), [(5.0, 10), (0.0, 86_400)])
+def test_the_backend_gives_up_after_the_watchdog(timeout: float, backend_timeout: int) -> None:
+    codes, outputs = run(
+        f"""
+with DistContext.init("cpu", timeout={timeout}) as world:
+    backend = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+    print(int(backend.options._timeout.total_seconds()))
+"""
+    )
+    assert codes == [0, 0] and outputs == [f"{backend_timeout}\n"] * 2, outputs
+
+
+@ranks
+@slow
 def test_a_rank_that_fails_ends_the_others_with_its_reason() -> None:
     codes, outputs = run(
         """

@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.chaos.runs import output, run, start, wait_for_output
 from tests.fakes.partial_dataset import PartialDataset
 from tests.ranks import on_ranks
 from tests.small_models import with_train
+from torch._dynamo.backends.debugging import aot_eager
 
 from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
@@ -268,3 +270,29 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(
     scales = [2.0**16, 2.0**16, 2.0**15, 2.0**15] if dtype == torch.float16 else [0.0] * 4
     expected = [(float(n == 2), n != 2, scale) for n, scale in enumerate(scales)]
     assert first == second == expected
+
+
+def graphs_of_a_step(shape: ModelConfig, strategy: str) -> int:
+    """Return how many graphs are compiled for the blocks in a step of several ranks."""
+    rank = torch.distributed.get_rank()
+    world = DistContext(torch.device("cpu"), rank, 2 if strategy else 1)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    torch.compile = partial(torch.compile, backend=backend)
+    # several MB in a block, of which DDP would make a graph each
+    model = GPT.from_config(replace(shape, n_embd=512, ffn_hidden=1_024, n_head=8, n_kv_head=8))
+    model.compile_blocks()
+    loss_fn = parallelize(model.train(), world, strategy, None).loss_fn
+    loss_fn(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long)).backward()
+    return len(graphs)
+
+
+def test_gradients_of_replicas_are_exchanged_without_cutting_a_compiled_block(
+    plain: Recipe,
+) -> None:
+    alone = on_ranks(2, graphs_of_a_step, plain.model, "")
+    assert on_ranks(2, graphs_of_a_step, plain.model, "ddp") == alone

@@ -113,6 +113,8 @@ class DistContext:
             store=PrefixStore("group", store),
             rank=rank,
             world_size=world_size,
+            # the watchdog, which names the rank that hangs, must be first
+            timeout=timedelta(seconds=2 * timeout) if timeout else timedelta(days=1),
             device_id=torch_device if is_cuda else None,
         )
         _live_groups.append(dist.group.WORLD)
