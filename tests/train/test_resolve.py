@@ -8,8 +8,11 @@ import torch
 from tests.small_models import resolve_started, with_train
 
 from gnano.config.recipe import Recipe
+from gnano.train import resolve
 from gnano.train.distributed.context import DistContext
+from gnano.train.trainer import train
 from gnano.train.training_task import PretrainingTask
+from gnano.utils import platform_support
 
 
 def test_auto_values_are_chosen_once(recipe: Recipe, task: PretrainingTask, tmp_path: Path) -> None:
@@ -105,3 +108,31 @@ def test_sources_that_do_not_fit_are_refused(
     wrong = replace(recipe, data=replace(recipe.pretraining_data, sources=sources))
     with pytest.raises(ValueError, match=r"holds the sources left, right.*are left"):
         resolve_started(wrong, tmp_path / "run", task)
+
+
+def test_a_slow_choice_that_can_be_mended_is_told(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver").touch()
+    monkeypatch.setattr(platform_support, "NVIDIA_DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr("gnano.utils.platform_support.shutil.which", lambda name: None)
+    monkeypatch.setattr(resolve, "MIN_COMPILE_FLOPS", 0)
+
+    def messages_of(**changes: object) -> list[str]:
+        messages: list[str] = []
+        run = tmp_path / str(len(list(tmp_path.iterdir())))
+        train(
+            with_train(recipe, steps=1, **changes),
+            run,
+            notify=lambda t, _=False: messages.append(t),
+        )
+        return [text for text in messages if "CPU" in text or "compiled" in text]
+
+    on_cpu, not_compiled = messages_of(device="auto", compile="auto")
+    assert "NVIDIA GPU" in on_cpu and "CUDA 13.0" in on_cpu and "driver" in on_cpu
+    assert "not compiled" in not_compiled and "compiler" in not_compiled
+    assert messages_of(device="cpu", compile="no") == []
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "without CUDA" in messages_of(device="auto", compile="no")[0]

@@ -13,7 +13,7 @@ from those that its user allows to change (`--allow`), which are then recorded:
 import difflib
 import json
 import timeit
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from os.path import commonprefix
@@ -24,6 +24,7 @@ import torch
 
 from gnano.checkpoint.run_checkpoints import checkpoint_step, list_checkpoints
 from gnano.config.recipe import Recipe, flatten_recipe
+from gnano.config.train_config import TrainConfig
 from gnano.model.flops import flops_per_token
 from gnano.model.fp8 import fp8_unsupported_reason
 from gnano.tokenizer.hf_tokenizer import load_tokenizer
@@ -40,7 +41,11 @@ from gnano.train.run_dir import (
     write_run_metadata,
 )
 from gnano.train.training_task import TrainingTask
-from gnano.utils.platform_support import compile_unsupported_reason, resolve_device
+from gnano.utils.platform_support import (
+    compile_unsupported_reason,
+    resolve_device,
+    unused_gpu_reason,
+)
 
 UNCHECKED_KEYS = {
     *("train.eval_every", "train.eval_tokens", "train.early_stopping_patience"),
@@ -116,13 +121,29 @@ def _replace_auto_values(recipe: Recipe, saved: RunMetadata | None, device: torc
     precision = choose_precision(device) if config.precision == "auto" else config.precision
     compiled = config.compile
     if compiled == "auto":
-        tokens = config.steps * config.tokens_per_step
-        pays = device.type == "cuda" or tokens * flops_per_token(recipe.model) > MIN_COMPILE_FLOPS
+        pays = _compiling_pays(recipe, device)
         compiled = "yes" if pays and compile_unsupported_reason(device) is None else "no"
     # the last bits of a sum depend on the number of threads
     threads = config.threads or (torch.get_num_threads() if device.type == "cpu" else 0)
     values = {"precision": precision, "compile": compiled, "threads": threads}
     return replace(recipe, train=replace(config, device=resolve_device(config.device), **values))
+
+
+def _compiling_pays(recipe: Recipe, device: torch.device) -> bool:
+    tokens = recipe.train.steps * recipe.train.tokens_per_step
+    return device.type == "cuda" or tokens * flops_per_token(recipe.model) > MIN_COMPILE_FLOPS
+
+
+def describe_slower_choices(
+    asked: TrainConfig, recipe: Recipe, device: torch.device
+) -> Iterator[str]:
+    """Yield a message for each `auto` that became a slow choice for a reason that can be mended."""
+    if asked.device == "auto" and device.type == "cpu" and (reason := unused_gpu_reason()):
+        yield f"Training on the CPU, although this machine has an NVIDIA GPU. {reason}"
+    is_auto = asked.compile == "auto" and recipe.train.compile == "no"
+    pays = is_auto and _compiling_pays(recipe, device)
+    if pays and (reason := compile_unsupported_reason(device)):
+        yield f"The model is not compiled, so steps are slower. {reason}"
 
 
 def choose_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:

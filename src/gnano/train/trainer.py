@@ -31,7 +31,7 @@ from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import MetricsCallback, MetricsLogger
 from gnano.train.logging.profiler import StepProfiler
-from gnano.train.resolve import resolve_recipe
+from gnano.train.resolve import describe_slower_choices, resolve_recipe
 from gnano.train.run_dir import RECIPE_FILE, has_started, read_run_metadata, run_lock
 from gnano.train.stability import check_rollback, describe_last_skips
 from gnano.train.train_step import PrefetchLoader, TrainState
@@ -93,7 +93,10 @@ def train(
     ):
         notify = notify if world.is_main else ignore_message
         task = build_task(recipe, run, world, notify)
+        asked = recipe.train
         recipe = world.run_on_main(partial(resolve_recipe, recipe, run, task, world, allowed))
+        for message in describe_slower_choices(asked, recipe, world.device):
+            notify(message)
         if recipe.train.threads:  # 0 keeps PyTorch's default, one per core
             torch.set_num_threads(recipe.train.threads)
         trainer = Trainer(

@@ -31,6 +31,7 @@ WINDOWS_ERROR = (
     "(wsl --install), and run the same command inside it."
 )
 DEVICE_TYPES = ("cpu", "cuda", "mps")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # where one is loaded
 NO_FP64 = frozenset({"mps"})  # Apple's GPUs
 NO_FUSED_ADAMW_SCALING = frozenset({"mps"})  # it ignores `grad_scale` and `found_inf`
 
@@ -120,6 +121,20 @@ def resolve_device(name: str) -> str:
     if (kind.index or 0) >= num_devices:
         raise ValueError(f"There is no device {name!r} here; leave the device out, or use cpu.")
     return name
+
+
+def unused_gpu_reason() -> str | None:
+    """Return why PyTorch cannot use this machine's NVIDIA GPU, as a sentence; None without one."""
+    import torch
+
+    if not NVIDIA_DRIVER.exists() or torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} was built without CUDA; install a build with it."
+    return (
+        f"PyTorch was built for CUDA {torch.version.cuda}, for which the driver may be too old "
+        f"(nvidia-smi shows the newest CUDA that it supports), or CUDA_VISIBLE_DEVICES hides it."
+    )
 
 
 def compile_unsupported_reason(device: "torch.device") -> str | None:
