@@ -113,8 +113,9 @@ class DistContext:
             store=PrefixStore("group", store),
             rank=rank,
             world_size=world_size,
-            # the watchdog, which names the rank that hangs, must be first
-            timeout=timedelta(seconds=2 * timeout) if timeout else timedelta(days=1),
+            # the watchdog, which names the rank that hangs and knows how long a phase may take,
+            # must be first
+            timeout=timedelta(days=1),
             device_id=torch_device if is_cuda else None,
         )
         _live_groups.append(dist.group.WORLD)
