@@ -57,14 +57,22 @@ def other_server(runs, recipe, tmp_path_factory):
         yield process
 
 
+def show(page, *names):
+    """Draw these runs, whichever the page has chosen."""
+    group = page.get_by_role("group", name="Runs")
+    for name in names:
+        expect(group.get_by_role("button", name=re.compile(f"^{name}( |$)"))).to_be_visible()
+    for pressed, wanted in (("false", True), ("true", False)):  # at least one is always drawn
+        for button in group.get_by_role("button").all():
+            is_named = button.inner_text().removesuffix("running").strip() in names
+            if is_named == wanted and button.get_attribute("aria-pressed") == pressed:
+                button.click()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_events_are_marked_and_runs_lie_over_each_other(open_page, other_server, width):
     page = open_page(f"{other_server.url}/#training", viewport={"width": width, "height": 820})
-    runs = page.get_by_role("group", name="Runs")
-    for name in ("bumpy", "many"):
-        button = runs.get_by_role("button", name=name, exact=True)
-        if button.get_attribute("aria-pressed") == "false":
-            button.click()
+    show(page, "bumpy", "many")
     loss = page.locator(".chart[data-chart=loss]")
     expect(loss.locator(".legend li")).to_have_count(2)
     expect(loss.locator("[role=img]")).to_have_attribute("aria-label", LOSSES)
@@ -92,15 +100,16 @@ def test_curves_grow_while_a_run_trains(open_page, other_server, recipe, tmp_pat
     command = [sys.executable, "-m", "gnano", "pretrain", tmp_path / "recipe.toml"]
     page = open_page(f"{other_server.url}/#training")
     with subprocess.Popen([*command, "--out", folder / "live"], stderr=subprocess.DEVNULL) as run:
-        button = page.get_by_role("group", name="Runs").get_by_role("button", name="live")
-        button.click(timeout=60_000)
-        page.get_by_role("group", name="Runs").get_by_role("button", name="bumpy").click()
+        group = page.get_by_role("group", name="Runs")
+        group.get_by_role("button", name="live").wait_for(timeout=60_000)
+        show(page, "live")
         drawn = page.locator(".chart[data-chart=loss] [role=img]")
         steps: list[int] = []
         while not steps or steps[-1] < 600:
             label = drawn.get_attribute("aria-label") or ""
             steps.append(int(re.findall(r"step ([\d,]+)", label)[0].replace(",", "")))
             page.wait_for_timeout(200)
+            assert run.poll() in (None, 0)
         assert len(set(steps)) > 2, "it grew in several parts"
         assert run.wait(60) == 0
     region = page.get_by_role("region", name="Run live")
@@ -110,8 +119,7 @@ def test_curves_grow_while_a_run_trains(open_page, other_server, recipe, tmp_pat
 
 def test_lines_of_many_sources_differ(open_page, other_server):
     page = open_page(f"{other_server.url}/#training")
-    page.get_by_role("button", name="many", exact=True).click()
-    page.get_by_role("button", name="bumpy", exact=True).click()
+    show(page, "many")
     swatches = page.locator(".chart[data-chart=heldout] .legend i")
     expect(swatches).to_have_count(8)  # with the total
     looks = swatches.evaluate_all("all => all.map((one) => one.className + one.style.color)")

@@ -25,13 +25,15 @@ def document(page):
     return page.get_by_role("textbox", name="Document")
 
 
-def go_on(page):
-    page.keyboard.press("Control+Enter")
-    wait(page)
-
-
-def wait(page):
+def write(page, act):
+    """Do what lets the model write, and wait for the end of the text."""
+    with page.expect_request("**/v1/completions"):
+        act()
     until(page, "!document.querySelector('textarea[aria-busy=true]')")
+
+
+def go_on(page):
+    write(page, lambda: page.keyboard.press("Control+Enter"))
 
 
 def test_a_text_is_continued_from_its_last_letter_and_survives_a_reload(page):
@@ -57,8 +59,7 @@ def test_another_token_is_chosen_and_the_old_branch_is_kept(page):
     page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
     choices = page.get_by_role("list", name="Alternatives").locator("button:not([disabled])")
     choices.first.wait_for()
-    choices.first.click()
-    wait(page)
+    write(page, choices.first.click)
     assert document(page).input_value() != before
     branches = page.get_by_role("complementary", name="Branches").get_by_role("button")
     assert branches.count() >= 3
@@ -96,8 +97,8 @@ def test_a_token_in_the_middle_branches_and_each_branch_can_be_shown_again(page)
     before = document(page).input_value()
     kept = page.locator("[data-token]").all_inner_texts()[:3]
     card = point_at(page, page.locator("[data-token]").nth(3))
-    card.get_by_role("list", name="Alternatives").locator("button:not([disabled])").first.click()
-    wait(page)
+    choices = card.get_by_role("list", name="Alternatives").locator("button:not([disabled])")
+    write(page, choices.first.click)
     after = document(page).input_value()
     assert page.locator("[data-token]").all_inner_texts()[:3] == kept and after != before
     branches = page.get_by_role("complementary", name="Branches").get_by_role("button")
