@@ -78,6 +78,12 @@ def test_a_model_that_does_not_fit_is_refused_at_the_start_with_the_arithmetic(r
 
 
 @pytest.mark.slow
+def test_following_what_is_no_run_is_refused(runs):
+    with pytest.raises(RuntimeError, match="--follow needs a run"):
+        ServerProcess(runs / "small/checkpoints/step-00000002", "--follow")
+
+
+@pytest.mark.slow
 def test_following_serves_the_newest_checkpoint_and_lets_training_remove_the_last(
     runs, recipe, tmp_path
 ):

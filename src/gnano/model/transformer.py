@@ -203,8 +203,8 @@ class GPT(nn.Module):
 
         All blocks share one compilation, done in the first step. Names do not change.
         """
-        # DDP would cut each block into graphs of 25 MB of parameters, to exchange gradients early;
-        # with a graph for each block they are, and what the compiler fuses stays whole
+        # DDP would cut each block into graphs of 25 MB of parameters, to exchange gradients early.
+        # One graph for each block allows that too, and the compiler can fuse all of the block
         torch._dynamo.config.optimize_ddp = False
         for block in self.model.layers:
             # the forward and not the module, so that FSDP's hooks stay outside

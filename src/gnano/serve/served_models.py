@@ -1,6 +1,7 @@
 """The models that a server offers: their names, and which of them are in memory.
 
-    runs/demo              demo        the newest checkpoint when the server started, or always
+    runs/demo              demo        the newest checkpoint when the server started;
+                                       with --follow, the newest there is
                            demo@600    each checkpoint of the run, also those that appear later
     runs/demo/checkpoints/step-00000600    demo@600
     models/SmolLM2         SmolLM2     a folder
@@ -102,6 +103,8 @@ class ServedModels:
                 raise ValueError(f"{path} is named twice; name each model once.")
             self.fixed[name] = ModelEntry(name, folder, short if is_checkpoint else None, step)
             self._check_size(self.fixed[name])
+        if config.follow and not self.runs:
+            raise ValueError("--follow needs a run, such as runs/demo; no model here is one.")
 
     def list_entries(self) -> dict[str, ModelEntry]:
         """Return all models by id: those of the command line first, then the runs' checkpoints."""

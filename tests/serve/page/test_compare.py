@@ -6,7 +6,7 @@ from itertools import takewhile
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.serve.server_process import ServerProcess
+from tests.serve.server_process import ServerProcess, wait_for
 
 from gnano.data.sft.conversations import parse_preference
 
@@ -118,5 +118,4 @@ def test_another_mode_ends_the_answers_of_the_last(server: ServerProcess, open_p
     ask(page, "the")
     page.get_by_role("button", name="Stop").wait_for()
     page.get_by_role("button", name="Timeline").click()
-    page.wait_for_timeout(500)
-    assert server.metric("gnano_texts_running") == 0
+    wait_for(lambda: server.metric("gnano_texts_running") == 0, 2)  # 400 tokens take 4 s

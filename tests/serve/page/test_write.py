@@ -144,13 +144,13 @@ def test_the_bytes_of_a_character_that_several_tokens_make_are_shown(page):
     expect(card).to_have_attribute("aria-label", "Token 97")
 
 
-def test_only_what_is_near_the_window_of_a_long_text_is_tinted(page):
+def test_only_what_is_near_the_window_of_a_long_text_is_tinted(page, server):
     """A span for each token of 16,000 characters would make each frame of a stream take 60 ms."""
     text = ("the river finds a house near the stone and " * 400)[:16_000]
     document(page).fill(text)
     page.get_by_role("button", name="Score my text").click()
     page.get_by_text(re.compile(r"[\d.]+ bits per byte")).wait_for(timeout=60_000)
-    spans, heights = page.locator("[data-token]"), "[...document.querySelectorAll(%s)].map(%s)"
+    spans = page.locator("[data-token]")
     whole = page.evaluate("document.querySelector('.tinted').textContent")
     assert whole == text, "the letters below the field are those of the field"
     page.locator("main.write .scroll").evaluate("e => e.scrollTo(0, 0)")
@@ -158,6 +158,8 @@ def test_only_what_is_near_the_window_of_a_long_text_is_tinted(page):
     first = spans.count()
     page.locator("main.write .scroll").evaluate("e => e.scrollTo(0, e.scrollHeight)")
     expect(spans.first).not_to_have_attribute("data-token", "0")
-    assert max(first, spans.count()) < 4_000 < len(text) / 2
-    sizes = heights % ("'.tinted, .sheet textarea'", "e => e.scrollHeight")
-    assert len(set(page.evaluate(sizes))) == 1, "tokens lie where their letters are"
+    tokens = server.post("/tokenize", model="small", content=text).json()["tokens"]
+    assert max(first, spans.count()) < len(tokens) / 2
+    layers = page.locator(".sheet .tinted, .sheet textarea")
+    heights = layers.evaluate_all("all => all.map((one) => one.scrollHeight)")
+    assert heights[0] == heights[1], "tokens lie where their letters are"
