@@ -9,6 +9,7 @@ seed of the request, and the others have seeds derived from it.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -38,7 +39,7 @@ from gnano.serve.model_worker import Generation, LoadedModel, RefusedRequestErro
 from gnano.serve.served_models import ModelEntry
 from gnano.serve.server_state import ServerState
 
-COMMENT_SECONDS = 10.0  # between comments in a stream without tokens
+COMMENT_SECONDS = 10.0  # between the comments in a stream
 NOT_TUNED = "This model was not tuned to chat; the template of Alpaca is used."
 
 
@@ -112,7 +113,10 @@ class GenerationResponse(Response):
                 requests = await self._encode(model)
                 self.state.check_queue(model, len(requests))
                 try:
-                    async with self.state.worker.generate(model, requests) as generation:
+                    async with (
+                        self.state.worker.generate(model, requests) as generation,
+                        _waking(generation.updates),
+                    ):
                         events = self._run(generation, get_record(scope).started_at)
                         if not self.request.stream:
                             async for _ in events:
@@ -212,12 +216,9 @@ class GenerationResponse(Response):
         unfinished = len(self.choices)
         has_token = False
         while unfinished:
-            try:
-                async with asyncio.timeout(COMMENT_SECONDS):
-                    updates = await generation.updates.get()
-            except TimeoutError:
+            updates = await generation.updates.get()
+            if not updates:
                 yield WAITING_COMMENT
-                continue
             for update in updates:
                 if update.finish_reason == "error":
                     raise server_error(update.error or "The model failed.", "model_failed")
@@ -259,6 +260,23 @@ class GenerationResponse(Response):
     def _extra_headers(self, model: LoadedModel) -> dict[str, str]:
         is_untuned = self.request.is_chat and model.template is None
         return {"x-gnano-warning": NOT_TUNED} if is_untuned else {}
+
+
+@asynccontextmanager
+async def _waking(updates: asyncio.Queue[list[Update]]) -> AsyncIterator[None]:
+    """Put an empty list into the queue every COMMENT_SECONDS; a timer a token would cost more."""
+
+    def wake() -> None:
+        nonlocal timer
+        updates.put_nowait([])
+        timer = loop.call_later(COMMENT_SECONDS, wake)
+
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(COMMENT_SECONDS, wake)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def check_length(size: int, model: LoadedModel, param: str) -> None:

@@ -201,9 +201,12 @@ class ModelWorker:
         unfinished, is_urgent = self.busy.get(model, {}), False
         for sequence in changed:
             if place := unfinished.get(sequence):
-                self.changed[sequence] = place
                 generation, index = place
-                is_urgent |= generation.delivered[index] == (0, 0, 0)
+                delivered = generation.delivered[index]
+                if delivered == _sizes(sequence) and not sequence.finish_reason:
+                    continue  # a token that is held back: part of a character, or of a stop string
+                self.changed[sequence] = place
+                is_urgent |= delivered == (0, 0, 0)
                 if sequence.finish_reason:
                     is_urgent = True
                     del unfinished[sequence]
@@ -225,10 +228,13 @@ class ModelWorker:
             self.loop.call_soon_threadsafe(_receive_updates, updates)
 
 
+def _sizes(sequence: SequenceState) -> tuple[int, int, int]:
+    return len(sequence.text), len(sequence.logprobs), len(sequence.prompt_logprobs)
+
+
 def _take_update(sequence: SequenceState, generation: Generation, index: int) -> Update:
     text, logprobs, prompt = generation.delivered[index]
-    ended = (len(sequence.text), len(sequence.logprobs), len(sequence.prompt_logprobs))
-    generation.delivered[index] = ended
+    generation.delivered[index] = _sizes(sequence)
     return Update(
         index=index,
         text=sequence.text[text:],
