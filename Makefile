@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check chaos lint docs setup clean
+.PHONY: demo test shim check chaos lint docs setup clean
 
 demo: setup  ## train a small model on this machine's own text and let it write
 	@$(BIN)/gnano demo
@@ -12,6 +12,14 @@ demo: setup  ## train a small model on this machine's own text and let it write
 # their number; some wait more than they compute
 test: setup  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# 2.5 GB; with it, `make test` also runs tests/gpu, which is skipped otherwise
+shim: .venv-cuda/ready  ## a CUDA build of PyTorch, for tests of GPU code on a GPU that computes nothing
+
+.venv-cuda/ready:
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install --quiet --disable-pip-version-check torch==2.11.0 'nvidia-cuda-crt<14' 'nvidia-cuda-cccl<14' numpy safetensors tokenizers tiktoken tyro tomli-w
+	@touch $@
 
 chaos: setup  ## kill, stop, damage and starve runs, in the long form; a short one is in the tests
 	GNANO_CHAOS=20 $(BIN)/python -m pytest tests/chaos
@@ -37,4 +45,4 @@ setup: .venv/ready  ## the virtual environment, with pinned packages and this on
 	@touch $@
 
 clean:  ## remove the environment and caches; data/ and runs/ stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-cuda .mypy_cache .pytest_cache .ruff_cache .hypothesis

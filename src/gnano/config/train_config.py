@@ -128,6 +128,8 @@ class TrainConfig:
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if faster
     # recompute activations in the backward pass: less memory, more time
     activation_checkpointing: bool = False
+    # on a GPU only kernels that give the same bits again, some of them slower; a CPU always does
+    deterministic: bool = False
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0  # seed of initial weights and dropout
     init_from: str = ""  # initial weights: a run, a checkpoint or a Hugging Face folder
     eval_every: Annotated[int, Range(0)] = 100  # steps between held-out losses; 0: only at the end

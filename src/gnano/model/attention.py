@@ -43,6 +43,7 @@ large factor row by row, (bᵀ a)ᵀ, takes three quarters of the time.
 """
 
 import math
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -51,6 +52,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gnano.config.model_config import ModelConfig
 
@@ -58,6 +60,15 @@ from gnano.config.model_config import ModelConfig
 CPU_ATTENTION_MAX_LENGTH = 512
 # queries at a time; smaller blocks skip more masked keys, but have slower products
 QUERY_BLOCK = 128
+# GPUs, by compute capability, on which cuDNN's attention is the fastest in training, and the order
+# in which PyTorch tries its kernels there. Everywhere else cuDNN is off (see `GPT`)
+CUDNN_CAPABILITIES = ((9, 0), (10, 0))
+CUDNN_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 KEY_TILE = 128  # positions of the cache that a decoding step reads at a time
 
 
@@ -201,25 +212,35 @@ def attend(
         else:
             y_BKGE = F.scaled_dot_product_attention(q_BKGE, k_BKTE, v_BKTE, attn_mask=mask)
         return y_BKGE.flatten(1, 2)[:, :, None]
-    if mask is not None:
+    needs_copies = mask is not None
+    if mask is None and 1 < T < S:  # SDPA aligns its own causal mask to the first position
+        mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTE.device).tril(S - T)
+        needs_copies = q_BHTE.device.type == "cuda"
+    if needs_copies:
         # the only fused CUDA kernel that takes a mask on every GPU takes no grouped heads, and
         # PyTorch's fallback stores all [B, H, T, T] scores, which are larger than these copies
         k_BKTE, v_BKTE = (x.repeat_interleave(group, dim=1) for x in (k_BKTE, v_BKTE))
-    elif 1 < T < S:  # SDPA aligns its own causal mask to the first position
-        mask = torch.ones(T, S, dtype=torch.bool, device=q_BHTE.device).tril(S - T)
     is_causal = mask is None
     if T == 1:  # not one expression: in a compiled function, T == 1 is no plain bool
         is_causal = False
-    # enable_gqa: the kernels read each key/value head once per group, without a copy
-    return F.scaled_dot_product_attention(
-        q_BHTE,
-        k_BKTE,
-        v_BKTE,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=is_causal,
-        enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
+    uses_cudnn = (
+        is_causal
+        and torch.is_grad_enabled()
+        and q_BHTE.device.type == "cuda"
+        and torch.cuda.get_device_capability(q_BHTE.device) in CUDNN_CAPABILITIES
+        and not torch.are_deterministic_algorithms_enabled()
     )
+    # enable_gqa: the kernels read each key/value head once per group, without a copy
+    with sdpa_kernel(CUDNN_FIRST, set_priority=True) if uses_cudnn else nullcontext():
+        return F.scaled_dot_product_attention(
+            q_BHTE,
+            k_BKTE,
+            v_BKTE,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=is_causal,
+            enable_gqa=q_BHTE.shape[1] != k_BKTE.shape[1],
+        )
 
 
 def _attend_tiles(q_BKGE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B11T: Tensor) -> Tensor:

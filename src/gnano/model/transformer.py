@@ -186,6 +186,10 @@ class GPT(nn.Module):
             dropout=dropout,
             **others,
         )
+        # where the GPU has it, PyTorch prefers cuDNN's attention, which plans for half a second for
+        # each new shape, and with masks or few key/value heads may return wrong numbers (PyTorch's
+        # issues 193893 and 196678); `attend` uses it where it is fast and right
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.model = Decoder(config)
         self.lm_head: LMHead | TiedHead = (
             TiedHead(self.model.embed_tokens)

@@ -115,9 +115,9 @@ class GenerationResponse(Response):
                 try:
                     async with (
                         self.state.worker.generate(model, requests) as generation,
-                        _waking(generation.updates),
+                        waking(generation.updates),
                     ):
-                        events = self._run(generation, get_record(scope).started_at)
+                        events = self.run(generation, get_record(scope).started_at)
                         if not self.request.stream:
                             async for _ in events:
                                 pass
@@ -205,7 +205,7 @@ class GenerationResponse(Response):
                 )
         return prompts
 
-    async def _run(self, generation: Generation, started_at: float) -> AsyncIterator[bytes]:
+    async def run(self, generation: Generation, started_at: float) -> AsyncIterator[bytes]:
         """Yield the events of a stream while the choices grow."""
         chunk, request = self.objects.chunk, self.request
         if request.is_chat and request.stream:
@@ -263,16 +263,15 @@ class GenerationResponse(Response):
 
 
 @asynccontextmanager
-async def _waking(updates: asyncio.Queue[list[Update]]) -> AsyncIterator[None]:
+async def waking(updates: asyncio.Queue[list[Update]]) -> AsyncIterator[None]:
     """Put an empty list into the queue every COMMENT_SECONDS; a timer a token would cost more."""
 
-    def wake() -> None:
-        nonlocal timer
-        updates.put_nowait([])
-        timer = loop.call_later(COMMENT_SECONDS, wake)
+    async def wake() -> None:
+        while True:
+            await asyncio.sleep(COMMENT_SECONDS)
+            updates.put_nowait([])
 
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(COMMENT_SECONDS, wake)
+    timer = asyncio.create_task(wake())
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ from gnano.train.distributed.parallel import gather_full, parallelize, shard_lik
 from gnano.train.lineage import BaseCheckpoint
 from gnano.train.optim.optimizer import GradScaler, Optimizer
 from gnano.train.stability import SpikeDetector
-from gnano.utils.platform_support import accumulation_dtype
+from gnano.utils.platform_support import accumulation_dtype, use_deterministic_kernels
 from gnano.utils.stop_request import StopRequestedError
 
 # of the activations, by precision; fp8 is that of the large matrix products between them
@@ -142,6 +142,8 @@ class TrainState:
         self.recipe, self.run, self.world, self.on_damaged = recipe, run, world, on_damaged
         config, stability = recipe.train, recipe.train.stability
         dtype = COMPUTE_DTYPES[config.precision]
+        if config.deterministic and world.device.type == "cuda":
+            use_deterministic_kernels()
         torch.manual_seed(config.seed)
         self.model = GPT.from_config(recipe.model).to(world.device)
         if base is not None:

@@ -175,6 +175,24 @@ def compile_unsupported_reason(device: "torch.device") -> str | None:
     return None
 
 
+def use_deterministic_kernels() -> None:
+    """Use CUDA kernels that give the same bits in each run; PyTorch warns where it has none.
+
+    To be called before the first matrix product.
+    """
+    import torch
+    import torch._inductor.config
+    import torch.utils.deterministic
+
+    # two workspaces of 4 MB: with the default, cuBLAS chooses a kernel by what it finds free
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # not all new memory filled, which costs a write
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # no choice of a compiled kernel by its time, which differs between runs
+    torch._inductor.config.deterministic = True
+
+
 def disable_malloc_trim(in_threads: bool = False) -> bool:
     """Keep freed memory for the next allocation of this process; return False if unsupported.
 
