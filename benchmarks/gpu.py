@@ -42,7 +42,7 @@ from gnano.model.flops import compute_mfu, num_parameters
 from gnano.train.estimate import estimate_memory
 
 WARMUP, TIMEOUT = 3, 1_200  # steps; seconds of a measurement, including compilation
-TARGETS = {"bf16": 94_000, "fp8": 115_000}  # tokens/s of shape 1b on an H200
+TARGETS = {"bf16": 94_000, "fp8": 105_000}  # tokens/s of shape 1b on an H200
 
 
 @dataclass(frozen=True, kw_only=True)

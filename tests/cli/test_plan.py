@@ -48,7 +48,7 @@ def test_a_model_that_does_not_fit_is_a_warning(capsys):
     [
         (("1b", "--gpu", "4090"), "did you mean 'rtx-4090'"),
         (("1b", "--gpus", "0"), "gpus is 0"),
-        (("1b", "--gpus", "3"), "262,144 / 24,576 = 10.67"),
+        (("1b", "--gpus", "3"), "262,144 / 98,304 = 2.67"),
         (("2b",), "No recipe is called '2b'"),
         ((), "Name a recipe"),
     ],

@@ -40,17 +40,19 @@ def test_hours_and_cost_follow_from_the_mfu(reference):
 
 
 def test_the_reference_model_fits_two_h200_with_the_published_split(reference):
-    assert plan_cost(reference, gpus=2).micro_steps == 16  # 8 × 16 × 1,024 × 2 GPUs
+    assert plan_cost(reference, gpus=2).micro_steps == 4  # 32 × 4 × 1,024 × 2 GPUs
     estimated = estimate(reference, "h200", gpus=2)
     assert estimated.fits and estimated.parallel == "ddp" and estimated.remedy is None
-    assert estimated.memory.total_bytes < 60e9
+    assert estimated.memory.total_bytes < 80e9
+    published = estimate(changed(reference, micro_batch_size=8), "h200", gpus=2)
+    assert published.memory.total_bytes < 60e9
 
 
 def test_the_text_has_all_figures(reference):
     text = format_plan(plan_cost(reference, "h200", gpus=2, gpu_hour_price=3.5))
     for words in (
         "1,050,002,688", "90,060,544", "12.5 per parameter", "about 20",
-        "262,144 tokens = 2 GPUs × 8 × 1,024 × 16 micro-batches", "optimizer moments", "MFU",
+        "262,144 tokens = 2 GPUs × 32 × 1,024 × 4 micro-batches", "optimizer moments", "MFU",
         "expected, not measured", "per GPU-hour", "kWh",
     ):  # fmt: skip
         assert words in text, words
@@ -103,6 +105,20 @@ def test_a_model_that_no_setting_makes_fit_is_reported():
     recipe = Recipe(model=model, train=train)
     assert estimate(recipe, "rtx-4090").remedy is None
     assert "No known change makes it fit" in format_plan(plan_cost(recipe, "rtx-4090"))
+
+
+def test_a_larger_micro_batch_is_proposed_only_where_it_fits_and_gains(reference):
+    small = changed(reference, micro_batch_size=8)
+    assert "micro-batch-size 64 fits" in format_plan(plan_cost(small, "h200"))
+    assert "micro-batch-size 8 fits" in format_plan(
+        plan_cost(changed(reference, micro_batch_size=2), "a100-40gb")
+    )
+    assert " fits and" not in format_plan(plan_cost(reference, "h200"))  # it would gain too little
+
+
+def test_a_goal_beyond_every_published_run_is_called_that(reference):
+    assert "beyond every published run" in format_plan(plan_cost(reference, "h200", mfu=0.6))
+    assert "beyond" not in format_plan(plan_cost(reference, "h200", mfu=0.45))
 
 
 def test_fp8_is_planned_only_where_there_is_fp8(reference):

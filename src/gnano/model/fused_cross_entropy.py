@@ -24,7 +24,7 @@ from torch import Tensor
 IGNORE_INDEX = -100  # target of positions without a loss
 # fp32 logits of a slice: on a CPU they stay in the last-level cache between passes; on a GPU they
 # are so large that summing the weight's gradient costs little compared with the products
-CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20
+CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 2 * 2**30
 
 # nats of all positions [B, T], fp32 -> loss (no dimensions) and its gradient by them [B, T]
 LossFn = Callable[[Tensor], tuple[Tensor, Tensor]]

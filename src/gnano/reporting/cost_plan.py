@@ -8,6 +8,7 @@ GB are 10⁹ bytes, as in the progress line of a run.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
@@ -37,6 +38,10 @@ from gnano.utils.validation import Range, check_number
 
 # tokens per parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
+# the best published MFU of a complete run of about this size: nanochat on 8 H100 in bf16, torchtitan
+# with FP8 (8 billion parameters, by the bf16 peak)
+BEST_PUBLISHED_MFU = {"bf16": 0.50, "fp8": 0.64}
+MIN_BATCH_GAIN = 0.01  # of the speed, for which a larger micro-batch is proposed
 MAX_SUGGESTED_GPUS = 64  # suggestions go up to this number, in multiples of the planned one
 
 
@@ -51,6 +56,7 @@ class CostEstimate:
     fits: bool
     remedy: str | None  # flags that make it fit, if it does not; None: no known change does
     remedy_bytes: int | None  # memory of each GPU with these flags
+    faster: str | None  # flags of a larger micro-batch that fits, and what it gains
     tokens_per_s: float | None  # of all GPUs; None: not known for fp32, or no FP8 on this GPU
     mfu: float | None  # of the dense bf16 peak
     hours: float | None
@@ -177,12 +183,33 @@ def _estimate(
         fits=fits,
         remedy=remedy,
         remedy_bytes=remedy_bytes,
+        faster=_larger_micro_batch(recipe, gpu, gpus, parallel) if fits else None,
         tokens_per_s=speed,
         mfu=speed and speed * flops / peak,
         hours=hours,
         dollars=None if gpu_hour_price is None or hours is None else gpu_hour_price * gpus * hours,
         kwh=hours and hours * gpus * gpu.max_watts / 1000,
     )
+
+
+def _larger_micro_batch(
+    recipe: Recipe, gpu: Gpu, gpus: int, parallel: Literal["ddp", "fsdp"]
+) -> str | None:
+    """Return flags of the largest micro-batch that fits, and its gain; None if it gains little."""
+    model, train = recipe.model, recipe.train
+    larger = train
+    with suppress(ValueError):  # the step cannot be split this way
+        while True:
+            next_size = replace(larger, micro_batch_size=2 * larger.micro_batch_size)
+            memory = estimate_memory(model, next_size, gpus, parallel)
+            if not fits_in_memory(memory, gpu.memory_bytes):
+                break
+            larger = next_size
+    speeds = [estimate_tokens_per_s(model, one, gpu, gpus) for one in (train, larger)]
+    gain = speeds[1] / speeds[0] - 1
+    if gain < MIN_BATCH_GAIN:
+        return None
+    return f"--train.micro-batch-size {larger.micro_batch_size} fits and is {gain:.0%} faster"
 
 
 def _memory_reductions(
@@ -241,6 +268,7 @@ def format_plan(plan: CostPlan) -> str:
         Path(__file__).with_name("plan.txt.j2"),
         {"words": _format_number, "gb": partial(format_gb, spec=",.2f"), "clock": format_clock},
         plan=plan,
+        best_mfu=BEST_PUBLISHED_MFU.get(plan.recipe.train.precision),
         parameters=num_parameters(plan.recipe.model),
         parameters_by_part=parameters_by_part(plan.recipe.model),
         flops_per_token=flops_per_token(plan.recipe.model),

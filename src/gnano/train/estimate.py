@@ -36,7 +36,7 @@ from gnano.model.flops import (
 )
 
 SPARE_SHARE = 0.1  # of the device's memory, that `auto` leaves free
-CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 512 * 2**20  # of the head's fp32 logits at a time
+CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 2 * 2**30  # of the head's fp32 logits at a time
 CUDA_CONTEXT_BYTES = 800_000_000  # the driver's context, kernels, cuBLAS
 NCCL_BUFFER_BYTES = 700_000_000  # NCCL's buffers, with several ranks
 FRAGMENTATION_SHARE = 0.04  # of the allocated bytes, lost between blocks of the allocator
@@ -46,7 +46,8 @@ MATMUL_UTILIZATION = 0.65  # of the peak rate, in matrix products and attention 
 BANDWIDTH_UTILIZATION = 0.8  # of the bandwidth, in elementwise operations
 KERNEL_LAUNCH_SECONDS = 6e-6
 KERNELS_PER_BLOCK = 30  # forward and backward, compiled
-FP8_SPEEDUP = 1.25  # torchtitan on H100: 8,532 against 6,667 tokens/s (docs/planning.md)
+# of the width of `1b`; nanochat measured 1.17 at width 1,664, and wider models gain more
+FP8_SPEEDUP = 1.10
 
 
 @dataclass(frozen=True)
