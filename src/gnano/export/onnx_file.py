@@ -173,7 +173,7 @@ class OnnxModel(nn.Module):
         cos_BTE, sin_BTE = (
             F.embedding(position_ids, self.get_buffer(name)) for name in ROPE_TABLES
         )
-        rope = Rope(cos_BTE[:, None], sin_BTE[:, None])
+        rope = Rope(cos_BTE, sin_BTE)
         x_BTD = self.model.embed_tokens(input_ids).to(self.activation_dtype)
         present: list[Tensor] = []
         for block, (k_BKTE, v_BKTE) in zip(self.model.layers, past, strict=True):

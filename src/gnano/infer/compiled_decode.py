@@ -47,8 +47,7 @@ class CompiledDecoder:
         """Return logits [B, V] after these tokens; write their keys and values at the positions."""
         decoder = self.model.model
         table = rope_table(self.model.config, ids_B1.device)
-        positions_B11 = positions_B1[:, None]  # and a dimension for the heads
-        rope = Rope(table.cos_TE[positions_B11], table.sin_TE[positions_B11])
+        rope = Rope(table.cos_TE[positions_B1], table.sin_TE[positions_B1])
         keys_T = torch.arange(buffers[0][0].shape[2], device=ids_B1.device)
         mask_B11T = (keys_T <= positions_B1[..., None])[:, None]
         torch._dynamo.maybe_mark_dynamic(mask_B11T, 3)

@@ -19,15 +19,16 @@ from gnano.config.model_config import ModelConfig, RopeScaling
 class Rope(NamedTuple):
     """Cosines and sines of positions, to rotate queries and keys by."""
 
-    cos_TE: Tensor  # [T, E/2], fp32; or [B, 1, T, E/2] for positions per row
+    cos_TE: Tensor  # [T, E/2], fp32; or [B, T, E/2] for positions per row
     sin_TE: Tensor
 
-    def rotate(self, x_BHTE: Tensor) -> Tensor:
+    def rotate(self, x_BTHE: Tensor) -> Tensor:
         """Rotate each pair of channels by its position's angle."""
-        first, second = x_BHTE.chunk(2, dim=-1)
-        turned_first = first * self.cos_TE - second * self.sin_TE
-        turned_second = second * self.cos_TE + first * self.sin_TE
-        return torch.cat((turned_first, turned_second), dim=-1).to(x_BHTE.dtype)
+        cos_T1E, sin_T1E = self.cos_TE[..., None, :], self.sin_TE[..., None, :]
+        first, second = x_BTHE.chunk(2, dim=-1)
+        turned_first = first * cos_T1E - second * sin_T1E
+        turned_second = second * cos_T1E + first * sin_T1E
+        return torch.cat((turned_first, turned_second), dim=-1).to(x_BTHE.dtype)
 
 
 # not a buffer of a module: `model.to(bfloat16)` would round the angles

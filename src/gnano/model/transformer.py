@@ -71,19 +71,21 @@ class Attention(nn.Module):
         """Return the attention output [B, T, D]; a cache is extended."""
         B, T, _ = x_BTD.shape
         if self.qkv_proj is None:
-            q_BHTE = self.q_proj(x_BTD).view(B, T, self.H, -1).transpose(1, 2)
-            k_BKTE = self.k_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+            q_BTHE = self.q_proj(x_BTD).view(B, T, self.H, -1)
+            k_BTKE = self.k_proj(x_BTD).view(B, T, self.K, -1)
             if self.has_qk_norm:
-                q_BHTE, k_BKTE = self.q_norm(q_BHTE), self.k_norm(k_BKTE)
-            q_BHTE, k_BKTE = rope.rotate(q_BHTE), rope.rotate(k_BKTE)
-            v_BKTE = self.v_proj(x_BTD).view(B, T, self.K, -1).transpose(1, 2)
+                q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
+            q_BTHE, k_BTKE = rope.rotate(q_BTHE), rope.rotate(k_BTKE)
+            v_BTKE = self.v_proj(x_BTD).view(B, T, self.K, -1)
         else:
-            heads_BHTE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1).transpose(1, 2)
-            turned_BHTE, v_BKTE = torch.split(heads_BHTE, [self.H + self.K, self.K], dim=1)
+            heads_BTHE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1)
+            turned_BTHE, v_BTKE = torch.split(heads_BTHE, [self.H + self.K, self.K], dim=2)
             if self.has_qk_norm:
-                q_BHTE, k_BKTE = torch.split(turned_BHTE, [self.H, self.K], dim=1)
-                turned_BHTE = torch.cat([self.q_norm(q_BHTE), self.k_norm(k_BKTE)], dim=1)
-            q_BHTE, k_BKTE = torch.split(rope.rotate(turned_BHTE), [self.H, self.K], dim=1)
+                q_BTHE, k_BTKE = torch.split(turned_BTHE, [self.H, self.K], dim=2)
+                turned_BTHE = torch.cat([self.q_norm(q_BTHE), self.k_norm(k_BTKE)], dim=2)
+            q_BTHE, k_BTKE = torch.split(rope.rotate(turned_BTHE), [self.H, self.K], dim=2)
+        # only the strides change: the kernels read heads in place, and return them so
+        q_BHTE, k_BKTE, v_BKTE = (x.transpose(1, 2) for x in (q_BTHE, k_BTKE, v_BTKE))
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
         dropout = self.dropout if self.training else 0.0
@@ -265,7 +267,7 @@ class GPT(nn.Module):
             mask_BTT = ((key_B1T == 0) | (key_B1T == query_BT1)).tril()
             mask_B1TT = F.pad(mask_BTT, (past, 0), value=True)[:, None]
         table = rope_table(self.config, ids_BT.device)
-        positions = slice(past, end) if positions_BT is None else positions_BT[:, None]
+        positions = slice(past, end) if positions_BT is None else positions_BT
         rope = Rope(table.cos_TE[positions], table.sin_TE[positions])
         x_BTD = self.model.embed_tokens(ids_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
