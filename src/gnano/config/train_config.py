@@ -195,6 +195,6 @@ class TrainConfig:
             f"{tokens:,} tokens a step cannot be split over {plural(world_size, 'rank')} of "
             f"{self.micro_batch_size} × {sequence_length:,}: a micro-step of all ranks takes "
             f"{micro_step:,}, and {tokens:,} / {micro_step:,} = {tokens / micro_step:.2f}. Nearest "
-            f"that work: {' or '.join(f'{n:,}' for n in nearest)} (train.tokens_per_step); or take a "
-            f"smaller train.micro_batch_size."
+            f"that work: {' or '.join(f'{n:,}' for n in nearest)} (train.tokens_per_step); "
+            f"or take a smaller train.micro_batch_size."
         )

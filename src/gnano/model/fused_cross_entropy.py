@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gnano.model.linear import multiply_into
+
 IGNORE_INDEX = -100  # target of positions without a loss
 # fp32 logits of a slice: on a CPU they stay in the last-level cache between passes; on a GPU they
 # are so large that summing the weight's gradient costs little compared with the products
@@ -148,7 +150,8 @@ def _slice_loss_and_grad(
     if grad_x_ND is not None:
         grad_x_ND.copy_((grad_NV @ weight_VD) * counts_N1)
     if grad_weight_VD is not None:
-        grad_weight_VD += grad_NV.T @ (x_ND * counts_N1).to(x_ND.dtype)
+        counted_ND = (x_ND * counts_N1).to(x_ND.dtype)
+        grad_weight_VD += multiply_into(grad_NV.T, counted_ND, grad_weight_VD.dtype)
 
 
 @cache

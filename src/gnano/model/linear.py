@@ -29,7 +29,41 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ Wᵀ + bias in the dtype of x."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
+        if x.device.type == "cuda" and x.dtype != self.weight.dtype and torch.is_grad_enabled():
+            y: Tensor = _MixedLinear.apply(x, self.weight)  # type: ignore[no-untyped-call]
+            return y if bias is None else y + bias
         return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class _MixedLinear(torch.autograd.Function):
+    """x @ Wᵀ in the dtype of x; the gradient of an fp32 weight leaves its product in fp32.
+
+    Autograd would round it to the dtype of x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_OI: Tensor) -> Tensor:
+        cast_OI = weight_OI.to(x.dtype)
+        ctx.save_for_backward(x, cast_OI)
+        ctx.weight_dtype = weight_OI.dtype
+        return F.linear(x, cast_OI)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, cast_OI = ctx.saved_tensors
+        to_x = grad @ cast_OI if ctx.needs_input_grad[0] else None
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_ON, x_NI = grad.flatten(0, -2).mT, x.flatten(0, -2)
+            to_weight = multiply_into(grad_ON, x_NI, ctx.weight_dtype)
+        return to_x, to_weight
+
+
+def multiply_into(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a @ b in a wider dtype, on a CUDA GPU without rounding it to that of a and b."""
+    if a.device.type == "cuda" and a.dtype != dtype:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
 
 
 class LMHead(Linear):

@@ -39,7 +39,10 @@ class RMSNorm(nn.RMSNorm):
         """Return the normalized x in its dtype."""
         # fp32: in bf16 the mean of 1,792 squares loses the small channels
         normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
-        return self.weight.to(x.dtype) * normed.to(x.dtype)
+        if self.weight.dtype == x.dtype:  # rounded as transformers does
+            return self.weight * normed.to(x.dtype)
+        # in training the gain is fp32: so is its gradient, a sum over all tokens
+        return (self.weight * normed).to(x.dtype)
 
 
 class Attention(nn.Module):

@@ -38,8 +38,8 @@ from gnano.utils.validation import Range, check_number
 
 # tokens per parameter (Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556)
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
-# the best published MFU of a complete run of about this size: nanochat on 8 H100 in bf16, torchtitan
-# with FP8 (8 billion parameters, by the bf16 peak)
+# the best published MFU of complete runs: nanochat on 8 H100 in bf16; torchtitan with FP8 (a model
+# of 8 billion parameters, by the bf16 peak)
 BEST_PUBLISHED_MFU = {"bf16": 0.50, "fp8": 0.64}
 MIN_BATCH_GAIN = 0.01  # of the speed, for which a larger micro-batch is proposed
 MAX_SUGGESTED_GPUS = 64  # suggestions go up to this number, in multiples of the planned one

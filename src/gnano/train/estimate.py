@@ -182,14 +182,15 @@ def _optimizer_bytes(
     """Return the bytes of the fp32 moments, and of the optimizer's working set.
 
     AdamW has two moments per parameter and works in place; Muon has one per layer matrix, and needs
-    six fp32 stacks of matrices of a shape.
+    six stacks of matrices of a shape, in the compute dtype.
     """
     if settings.optimizer.kind == "adamw":
         return 8 * trainable // shards, 0
     block, _ = _count_parameters(config)
     moments = 8 * trainable - 4 * config.n_layer * (block - 2 * config.n_embd)
     elements = 2 * config.n_layer * config.n_embd * max(config.ffn_hidden, config.n_embd)
-    return moments // shards, 6 * 4 * min(MUON_CHUNK_ELEMENTS, elements // shards)
+    value_bytes = 4 if settings.precision in ("fp32", "fp16") else 2
+    return moments // shards, 6 * value_bytes * min(MUON_CHUNK_ELEMENTS, elements // shards)
 
 
 def _weight_copy_bytes(

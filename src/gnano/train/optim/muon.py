@@ -87,50 +87,83 @@ class Muon:
             size = max(1, fit // ranks) * ranks  # a multiple: every rank gets the same number
             self.batches += [names[i : i + size] for i in range(0, len(names), size)]
 
+        # compiled, a matrix is read and written once instead of some ten times
+        is_compiled = model.is_compiled and any(p.is_cuda for p in parameters.values())
+        wrap = torch.compile if is_compiled else lambda function: function
+        self.update_momentum = wrap(_update_momentum)
+        self.apply_updates = wrap(_apply_updates)
+
     @torch.no_grad()
     def step(
-        self, lr: float, remaining: float, grad_divisor: Tensor | None, skip_step: Tensor | None
+        self,
+        lr: float,
+        remaining: float,
+        grad_divisor: Tensor | None = None,
+        skip_step: Tensor | None = None,
     ) -> None:
         """Update the weights and the momentum as `Optimizer.step` does."""
+        device = next(iter(self.parameters.values())).device
+        divisor = torch.ones((), device=device) if grad_divisor is None else grad_divisor
+        skip = torch.zeros((), device=device) if skip_step is None else skip_step
+        # tensors: numbers that change would be compiled again
+        rates = torch.tensor(lr), torch.tensor(self.config.weight_decay * remaining)
+        finish_previous = None  # its results travel between the ranks meanwhile
         for names in self.batches:
-            update = self._compute_update(names, grad_divisor, skip_step)
-            weights = [to_local(self.parameters[name]) for name in names]
-            w = torch.stack(weights)
-            shrink = (w * update > 0) * (self.config.weight_decay * remaining)
-            _copy_unless_skipped(weights, w - lr * (update + shrink * w), w, skip_step)
+            finish = self._start_batch(names, divisor, skip, rates)
+            if finish_previous:
+                finish_previous()
+            finish_previous = finish
+        if finish_previous:
+            finish_previous()
 
-    # a function of its own: its stacks are freed before those of the weights are made
-    def _compute_update(
-        self, names: list[str], grad_divisor: Tensor | None, skip_step: Tensor | None
-    ) -> Tensor:
-        """Update the momentum; return the stacked updates for a learning rate of 1."""
+    def _start_batch(
+        self, names: list[str], divisor: Tensor, skip: Tensor, rates: tuple[Tensor, Tensor]
+    ) -> Callable[[], None]:
+        """Update the momentum, and start to compute the updates; return what applies them."""
         parameters = [self.parameters[name] for name in names]
         like = parameters[0]
-        g = torch.stack([to_local(p.grad) for p in parameters if p.grad is not None])
-        assert len(g) == len(names), "a matrix of a layer has no gradient"
-        if grad_divisor is not None:
-            g /= grad_divisor
-
+        grads = [to_local(p.grad) for p in parameters if p.grad is not None]
+        assert len(grads) == len(names), "a matrix of a layer has no gradient"
         momentum = [to_local(self.momentum[name]) for name in names]
-        before = torch.stack(momentum)
-        m = before.lerp(g, 1 - self.config.momentum)
-        _copy_unless_skipped(momentum, m, before, skip_step)
-
-        u = g.lerp(m, self.config.momentum)
         # bf16 if the model computes in bf16: it is fast there, and precise enough
-        if self.model.compute_dtype is torch.bfloat16:
-            u = u.to(torch.bfloat16)
-        o = distribute_work(u, like, partial(orthogonalize, steps=self.config.ns_steps))
-        return o.to(g.dtype) * (ADAMW_UPDATE_RMS * sqrt(max(like.shape)))
+        in_bf16 = self.model.compute_dtype is torch.bfloat16
+        dtype = torch.bfloat16 if in_bf16 else grads[0].dtype
+        update_NRC = self.update_momentum(
+            grads, momentum, divisor, skip, self.config.momentum, dtype
+        )
+        wait = distribute_work(update_NRC, like, partial(orthogonalize, steps=self.config.ns_steps))
+        size = ADAMW_UPDATE_RMS * sqrt(max(like.shape))
+        weights = [to_local(parameter.detach()) for parameter in parameters]
+        return lambda: self.apply_updates(weights, wait(), size, *rates, skip)
 
 
-def _copy_unless_skipped(
-    targets: list[Tensor], new: Tensor, old: Tensor, skip_step: Tensor | None
+def _update_momentum(
+    grads: list[Tensor],
+    momentum: list[Tensor],
+    divisor: Tensor,
+    skip: Tensor,
+    beta: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Update the momentum in place; return the directions [N, R, C], Nesterov's."""
+    directions = []
+    for grad, before in zip(grads, momentum, strict=True):
+        grad = grad / divisor
+        after = before.lerp(grad, 1 - beta)
+        directions.append(grad.lerp(after, beta).to(dtype))
+        # selected, not weighted: the gradient of a skipped step may hold NaN
+        before.copy_(torch.where(skip > 0, before, after))
+    return torch.stack(directions)
+
+
+def _apply_updates(
+    weights: list[Tensor], update_NRC: Tensor, size: float, lr: Tensor, decay: Tensor, skip: Tensor
 ) -> None:
-    if skip_step is not None:
-        new = torch.where(skip_step > 0, old, new)  # selected, not weighted: new may hold NaN
-    for tensor, value in zip(targets, new, strict=True):
-        tensor.copy_(value)
+    """Move the weights by lr × size × update, and shrink what the update also shrinks."""
+    for weight, update in zip(weights, update_NRC.unbind(), strict=True):
+        move = update.to(weight.dtype) * size
+        shrink = (weight * move > 0) * decay
+        weight.copy_(torch.where(skip > 0, weight, weight - lr * (move + shrink * weight)))
 
 
 def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
@@ -152,14 +185,15 @@ def orthogonalize(x_NRC: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
-    """Apply `fn` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
+def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Callable[[], Tensor]:
+    """Start to apply `fn` to N matrices, of which `x_NRC` is this rank's part, sharded like `like`.
 
-    Returns the same part of the results. All ranks must call it together.
+    Returns a function that returns the same part of the results. All ranks must call both together.
     """
     group = _process_group(like)
     if group is None:
-        return fn(x_NRC)
+        result = fn(x_NRC)
+        return lambda: result
     if isinstance(like, DTensor):
         return _run_all_to_all(x_NRC, like.shape[0], fn, group)
     N, R, C = x_NRC.shape
@@ -169,8 +203,13 @@ def distribute_work(x_NRC: Tensor, like: Tensor, fn: MatrixFn) -> Tensor:
     if len(mine):
         done[: len(mine)] = fn(mine)
     shares = x_NRC.new_empty(group.size(), share, R, C)
-    dist.all_gather(list(shares), done, group=group)
-    return shares.flatten(0, 1)[:N]
+    gathering = dist.all_gather(list(shares), done, group=group, async_op=True)
+
+    def wait() -> Tensor:
+        gathering.wait()
+        return shares.flatten(0, 1)[:N]
+
+    return wait
 
 
 def _process_group(like: Tensor) -> dist.ProcessGroup | None:
@@ -185,7 +224,9 @@ def _process_group(like: Tensor) -> dist.ProcessGroup | None:
     return group if group is not None and group.size() > 1 else None
 
 
-def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup) -> Tensor:
+def _run_all_to_all(
+    x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGroup
+) -> Callable[[], Tensor]:
     N, r, C = x_NrC.shape
     rank = group.rank()
     counts = _shard_sizes(N, group.size())  # matrices per rank to work on
@@ -201,8 +242,13 @@ def _run_all_to_all(x_NrC: Tensor, R: int, fn: MatrixFn, group: dist.ProcessGrou
         done = torch.split(fn(torch.cat(parts, dim=1)), rows, dim=1)
         received = torch.cat([part.flatten() for part in done])
     returned = x_NrC.new_empty(sum(held))
-    dist.all_to_all_single(returned, received, held, worked, group)
-    return returned.view(N, r, C)
+    sending = dist.all_to_all_single(returned, received, held, worked, group, async_op=True)
+
+    def wait() -> Tensor:
+        sending.wait()
+        return returned.view(N, r, C)
+
+    return wait
 
 
 def _shard_sizes(total: int, ranks: int) -> list[int]:
