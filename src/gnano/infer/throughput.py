@@ -145,10 +145,11 @@ def measure_read_bandwidth(device: torch.device) -> float:
 def _measure_gpu_bandwidth(device: torch.device) -> float:
     free, _ = torch.cuda.mem_get_info(device)
     count = min(GPU_READ_BYTES, free // 2) // 4
-    times = []
+    times: list[float] = []
     with torch.cuda.device(device):
         memory = torch.ones(count, device=device)
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+        start, end = events
         for _ in range(NUM_ROUNDS + 1):
             start.record()
             for _ in range(GPU_PASSES):
