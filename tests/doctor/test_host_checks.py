@@ -38,7 +38,7 @@ def test_too_little_space_for_the_checkpoints_of_1b_is_a_note(tmp_path, monkeypa
 
 def test_more_threads_than_a_container_may_use_are_a_note(tmp_path, monkeypatch):
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(host_checks, "CPU_QUOTA", quota)
+    monkeypatch.setattr(platform_support, "CPU_QUOTA", quota)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for text, status in ("max 100000\n", "ok"), ("50000 100000\n", "note"):
         quota.write_text(text)

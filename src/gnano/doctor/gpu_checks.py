@@ -50,7 +50,9 @@ def run_smi(*arguments: str) -> str:
     """Return what nvidia-smi prints; raises OSError with its message, or where it is missing."""
     command = ["nvidia-smi", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=60, check=False
+        )
     except FileNotFoundError:
         raise OSError("nvidia-smi is not installed") from None
     if done.returncode:

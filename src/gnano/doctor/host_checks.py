@@ -19,19 +19,18 @@ from gnano.model.flops import num_parameters
 from gnano.utils.files import fsync_path
 from gnano.utils.formatting import format_duration, format_gb, plural
 from gnano.utils.platform_support import (
-    available_cores,
+    SHARED_MEMORY,
     available_memory_bytes,
     compile_unsupported_reason,
     drop_from_page_cache,
     unused_gpu_reason,
+    usable_cores,
 )
 
 # of `1b`: weights and AdamW's two averages in fp32
 CHECKPOINT_BYTES = 12 * num_parameters(PRESETS["1b"])
 MIN_SHARED_BYTES = 2**30  # a container has 64 MB, and NCCL needs more for some GPUs
 MIN_OPEN_FILES = 1024
-SHARED_MEMORY = Path("/dev/shm")
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds per period, the period
 WRITE_BLOCK, WRITE_SECONDS = 2**24, 4.0  # bytes between syncs; time limit for slow disks
 
 
@@ -68,10 +67,7 @@ def _check_compiler(device: torch.device) -> Iterator[Check]:
 
 
 def _check_resources() -> Iterator[Check]:
-    cores, threads = float(available_cores()), torch.get_num_threads()
-    if CPU_QUOTA.is_file():
-        quota, period = CPU_QUOTA.read_text("utf-8").split()
-        cores = cores if quota == "max" else min(cores, int(quota) / int(period))
+    cores, threads = usable_cores(), torch.get_num_threads()
     found = f"{cores:g}, PyTorch uses {plural(threads, 'thread')}"
     advice = f"Set OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores are slower."
     yield Check.ok_unless(threads > cores, "CPU cores", found, advice)
@@ -98,7 +94,7 @@ def _check_disk(runs: Path, size: int) -> Iterator[Check]:
     free = shutil.disk_usage(place).free
     block = os.urandom(WRITE_BLOCK)  # which no file system compresses
     try:
-        with tempfile.NamedTemporaryFile(dir=place, prefix=".gnano-doctor-") as file:
+        with tempfile.NamedTemporaryFile("wb", dir=place, prefix=".gnano-doctor-") as file:
             path, done, started = Path(file.name), 0, time.perf_counter()
             while done < size and time.perf_counter() - started < WRITE_SECONDS:
                 done += file.write(block)
