@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +21,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "gpu-report.txt"
+STOP_SECONDS = 15.0
 # names, minutes, arguments of Python
 PARTS: list[tuple[str, float, list[str]]] = [
     ("gnano doctor", 8, ["-m", "gnano", "doctor"]),
@@ -38,11 +40,11 @@ def run_part(arguments: list[str], minutes: float, report: TextIO) -> str:
     )  # fmt: skip
     is_late = threading.Event()
 
-    def stop() -> None:
+    def stop_late() -> None:
         is_late.set()
-        os.killpg(process.pid, signal.SIGKILL)
+        stop(process)
 
-    timer = threading.Timer(60 * minutes, stop)
+    timer = threading.Timer(60 * minutes, stop_late)
     timer.start()
     try:
         assert process.stdout is not None
@@ -52,10 +54,19 @@ def run_part(arguments: list[str], minutes: float, report: TextIO) -> str:
     finally:
         timer.cancel()
         if process.poll() is None:  # Ctrl-C
-            os.killpg(process.pid, signal.SIGKILL)
+            stop(process)
     if is_late.is_set():
         return f"stopped after {minutes:g} minutes"
     return f"exit code {code}" if code else ""
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Interrupt a part, so that it ends its own processes; kill it if that takes too long."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def write(text: str, report: TextIO) -> None:
