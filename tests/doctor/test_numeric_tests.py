@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gnano.doctor import numeric_tests
 from gnano.doctor.numeric_tests import MASKS, numeric_parts
 from gnano.doctor.trial_runs import BASE, prepare_trial
 from gnano.model import transformer
@@ -31,6 +32,14 @@ def test_this_machine_passes(base):
     found = run(base, "")
     expected = {f"layer {p} eager, {mask}" for p in ("fp32", "bf16") for mask in MASKS}
     assert found == dict.fromkeys([*expected, "decoding fp32 eager"], "ok")
+
+
+def test_compiled_code_that_cannot_be_tested_is_unknown(base, monkeypatch):
+    reason = "torch.compile needs a compiler."
+    monkeypatch.setattr(numeric_tests, "compile_unsupported_reason", lambda _: reason)
+    name, part = numeric_parts(CPU, base, quick=False)[-1]
+    [check] = part()
+    assert (name, check.status) == ("compiled code", "unknown") and reason in check.found
 
 
 def without_mask(q, k, v, dropout=0.0, mask=None):

@@ -3,8 +3,9 @@
 The reference is computed in fp64, with other kernels than those of training. Weights and inputs
 come from NumPy's frozen generator, so all devices and versions get the same.
 
-The tolerances are two to three times the largest difference measured on a CPU: of a layer's output
-and gradients 1.2e-6 in fp32 (TF32 would be 1e-3), 0.013 in bf16, 0.0016 in fp16, 0.16 in fp8.
+The largest differences measured on a CPU were, of a layer's output and gradients, 1.2e-6 in fp32
+(TF32 would give 1e-3), 0.013 in bf16, 0.0017 in fp16 and 0.16 in fp8, and of decoding 0 nats in
+fp32 and 0.007 in bf16. No GPU has been measured yet, so the tolerances leave more than twice that.
 """
 
 import math
@@ -29,13 +30,13 @@ from gnano.train.resolve import choose_precision
 from gnano.train.train_step import COMPUTE_DTYPES
 from gnano.utils.platform_support import compile_unsupported_reason
 
-LAYER_TOLERANCES = {"fp32": 1e-5, "bf16": 0.03, "fp16": 0.005, "fp8": 0.4}
+LAYER_TOLERANCES = {"fp32": 1e-4, "bf16": 0.03, "fp16": 0.005, "fp8": 0.4}
 # 192 = 64 modulo 128, where a fused kernel has given NaN
 LAYER_SHAPE = ModelConfig(
     vocab_size=256, n_embd=256, n_layer=1, n_head=4, n_kv_head=2, ffn_hidden=512, block_size=192
 )
 # nats by which a chosen token may be less likely than the best one
-DECODING_TOLERANCES: dict[InferenceDtype, float] = {"fp32": 1e-3, "bf16": 0.2, "fp16": 0.05}
+DECODING_TOLERANCES: dict[InferenceDtype, float] = {"fp32": 1e-3, "bf16": 0.05}
 MASKS = ("causal", "documents", "prefix tree")
 PROMPTS = ((1, 2, 3), (200, 150, 100, 50, 25), (7,), tuple(range(40, 60)))
 NEW_TOKENS = 40
@@ -83,6 +84,9 @@ def numeric_parts(device: torch.device, model_folder: Path, quick: bool) -> list
             name = f"decoding {dtype} {how}"
             test = partial(_test_decoding, name, device, model_folder, dtype, compiled)
             parts.append((name, test))
+    if not quick and (reason := compile_unsupported_reason(device)):
+        untested = Check("compiled code", "unknown", f"not tested: {reason}")
+        parts.append((untested.name, lambda: [untested]))
     return parts
 
 
