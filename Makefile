@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test shim check chaos lint docs setup clean
+.PHONY: demo test shim check chaos gpu lint docs setup clean
 
 demo: setup  ## train a small model on this machine's own text and let it write
 	@$(BIN)/gnano demo
@@ -23,6 +23,9 @@ shim: .venv-cuda/ready  ## a CUDA build of PyTorch, for tests of GPU code on a G
 
 chaos: setup  ## kill, stop, damage and starve runs, in the long form; a short one is in the tests
 	GNANO_CHAOS=20 $(BIN)/python -m pytest tests/chaos
+
+gpu: setup  ## check this machine's GPU, test and time what runs there: gpu-report.txt, in 30 minutes
+	@$(BIN)/python benchmarks/gpu_report.py
 
 check: lint  ## style, types and the fast tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 -m 'not slow and not ranks and not compile'

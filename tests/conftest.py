@@ -46,8 +46,14 @@ SLOW_PATHS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests by their position in SLOW_PATHS; all others follow."""
+    """Skip tests of a GPU where there is none; sort by SLOW_PATHS, all others follow."""
     tests = Path(__file__).parent
+    if on_gpu := [item for item in items if item.get_closest_marker("gpu")]:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="PyTorch finds no CUDA GPU here"))
 
     def position(item: pytest.Item) -> int:
         path = item.path.relative_to(tests) if item.path.is_relative_to(tests) else item.path

@@ -86,6 +86,7 @@ def commands(workdir: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
     tuned = ["--from", base, "--out"]
     return {
         "demo": ["--questions", "-1"],
+        "doctor": ["--device", "cuda:99"],
         "prepare": [workdir / "prepare.toml"],
         "data": ["show", recipe.pretraining_data.folder, "0", "--context", "32"],
         "data verify": ["verify", recipe.pretraining_data.folder],
@@ -115,7 +116,7 @@ def commands(workdir: Path, recipe: Recipe, base: Path) -> dict[str, list[Any]]:
     }
 
 
-USUAL_CODES = {"demo": 2, "smoke": 1, "generate stdin": 2}  # stdin is empty; others: 0
+USUAL_CODES = {"demo": 2, "doctor": 2, "smoke": 1, "generate stdin": 2}  # stdin is empty; others: 0
 
 
 def run_all(arguments: dict[str, list[Any]], where: Path, streams: str) -> dict[str, int]:

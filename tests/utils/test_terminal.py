@@ -90,6 +90,22 @@ def test_escapes_and_color_depend_on_the_terminal(
     assert "a note\n" in terminal_stream.getvalue()
 
 
+def test_a_cleared_status_line_leaves_its_place_to_other_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal_stream = FakeTerminal()
+    line = StatusLine(terminal_stream)
+    line.clear()
+    assert terminal_stream.getvalue() == ""
+    line.update("step 1\nof 2")
+    line.clear()
+    assert terminal_stream.getvalue().endswith("\r\x1b[1A\x1b[J")
+    shown = terminal_stream.getvalue()
+    line.close()
+    assert terminal_stream.getvalue() == shown
+
+
 def test_a_status_line_replaces_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal_stream = FakeTerminal()

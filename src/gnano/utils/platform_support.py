@@ -32,6 +32,8 @@ WINDOWS_ERROR = (
 )
 DEVICE_TYPES = ("cpu", "cuda", "mps")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # where one is loaded
+SHARED_MEMORY = Path("/dev/shm")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds per period, the period
 NO_FP64 = frozenset({"mps"})  # Apple's GPUs
 NO_FUSED_ADAMW_SCALING = frozenset({"mps"})  # it ignores `grad_scale` and `found_inf`
 
@@ -41,6 +43,15 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def usable_cores() -> float:
+    """Return how many cores' time this process may use: fewer than it sees in some containers."""
+    cores = float(available_cores())
+    with suppress(OSError, ValueError):
+        quota, period = CPU_QUOTA.read_text("utf-8").split()
+        cores = min(cores, int(quota) / int(period))  # "max" is no number
+    return cores
 
 
 def peak_resident_bytes() -> int:

@@ -108,16 +108,22 @@ class StatusLine:
         lines = str(status).translate(CONTROL_CHARACTERS).split("\n")
         if self.is_terminal:
             width = shutil.get_terminal_size().columns - 1
-            up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
             # each line is cleared to its end, then everything below them
             body = "\n".join(f"{truncate_parts(line, width)}\x1b[K" for line in lines)
-            self._write(f"\r{up}{body}\x1b[J")
+            self.clear(body)
             self.height = len(lines)
         elif important or now - self.last_shown >= LOG_INTERVAL:
             self._write(" · ".join(line.strip() for line in lines) + "\n")
         else:
             return
         self.last_shown = now
+
+    def clear(self, body: str = "") -> None:
+        """Remove the lines from the terminal, so that other output takes their place."""
+        up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
+        if self.height or body:
+            self._write(f"\r{up}{body}\x1b[J")
+        self.height = 0
 
     def print(self, text: str) -> None:
         """Print a line that is not replaced."""
