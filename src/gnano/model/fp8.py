@@ -88,8 +88,17 @@ class Fp8Linear(Linear):
         """Return x @ Wᵀ + bias."""
         if not self.training:
             return super().forward(x)
-        y = fp8_linear(x, self.weight)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        return self.multiply(x, self.weight, self.bias)
+
+    def is_mixed(self, x: Tensor) -> bool:
+        """Whether `multiply` is used."""
+        return self.training
+
+    @staticmethod
+    def multiply(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """Return x @ Wᵀ + bias in FP8."""
+        y = fp8_linear(x, weight_OI)
+        return y if bias_O is None else y + bias_O.to(y.dtype)
 
 
 class _Fp8LinearFunction(torch.autograd.Function):

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from gnano.config.model_config import ModelConfig
 from gnano.model.attention import KVCache, LayerCache, PrefixTree, attend
 from gnano.model.fused_cross_entropy import LossFn, fused_linear_cross_entropy, token_nll
-from gnano.model.linear import INIT_STD, Linear, LMHead, TiedHead
+from gnano.model.linear import INIT_STD, Linear, LMHead, TiedHead, apply_together
 from gnano.model.rope import Rope, rope_table
 from gnano.model.tensor_names import convert_from_published
 
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, residual_std: float) -> None:
         super().__init__()
         D, E = config.n_embd, config.head_size
-        self.H, self.K = config.n_head, config.n_kv_head
+        self.H, self.K, self.E = config.n_head, config.n_kv_head, E
         self.dropout = config.dropout
         self.attend = attend  # replaced where the model is exported
         self.qkv_proj: nn.Module | None = None  # the projections as one, for inference
@@ -74,12 +74,12 @@ class Attention(nn.Module):
         """Return the attention output [B, T, D]; a cache is extended."""
         B, T, _ = x_BTD.shape
         if self.qkv_proj is None:
-            q_BTHE = self.q_proj(x_BTD).view(B, T, self.H, -1)
-            k_BTKE = self.k_proj(x_BTD).view(B, T, self.K, -1)
+            projected = apply_together(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+            q_BTHE, k_BTKE, v_BTKE = (x.view(B, T, -1, self.E) for x in projected)
             if self.has_qk_norm:
                 q_BTHE, k_BTKE = self.q_norm(q_BTHE), self.k_norm(k_BTKE)
             q_BTHE, k_BTKE = rope.rotate(q_BTHE), rope.rotate(k_BTKE)
-            v_BTKE = self.v_proj(x_BTD).view(B, T, self.K, -1)
+            v_BTKE = v_BTKE.contiguous()  # not a view that keeps all of the product in memory
         else:
             heads_BTHE = self.qkv_proj(x_BTD).view(B, T, self.H + 2 * self.K, -1)
             turned_BTHE, v_BTKE = torch.split(heads_BTHE, [self.H + self.K, self.K], dim=2)
@@ -111,7 +111,7 @@ class FeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the feed-forward output [B, T, D]."""
         if self.gate_up_proj is None:
-            gate_BTF, up_BTF = self.gate_proj(x_BTD), self.up_proj(x_BTD)
+            gate_BTF, up_BTF = apply_together(x_BTD, self.gate_proj, self.up_proj)
         else:
             gate_BTF, up_BTF = self.gate_up_proj(x_BTD).chunk(2, dim=-1)
         y_BTD: Tensor = self.down_proj(F.silu(gate_BTF) * up_BTF)
