@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gnano.model.fused_cross_entropy import LossFn, head_loss
+
 INIT_STD = 0.02
 
 
@@ -39,6 +41,12 @@ class LMHead(Linear):
         """Return logits [..., V] without padding."""
         return super().forward(x)[..., : self.out_features]
 
+    def loss(
+        self, x_ND: Tensor, targets_BT: Tensor, loss_fn: LossFn | None, use_compiled: bool
+    ) -> Tensor:
+        """Return the loss of `GPT.loss`; as a call of this module, whose weight FSDP gathers."""
+        return head_loss(x_ND, self.weight, targets_BT, self.out_features, loss_fn, use_compiled)
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = destination[prefix + "weight"][: self.out_features]
@@ -61,3 +69,9 @@ class TiedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [..., V]."""
         return F.linear(x, self.weight.to(x.dtype))
+
+    def loss(
+        self, x_ND: Tensor, targets_BT: Tensor, loss_fn: LossFn | None, use_compiled: bool
+    ) -> Tensor:
+        """Return the loss of `GPT.loss`."""
+        return head_loss(x_ND, self.weight, targets_BT, self.out_features, loss_fn, use_compiled)

@@ -144,15 +144,14 @@ def plan_cost(
 def _estimate(
     recipe: Recipe, gpu: Gpu, gpus: int, gpu_hour_price: float | None, mfu: float | None
 ) -> CostEstimate:
-    model, train = recipe.model, recipe.train
-    parallel = choose_parallelism(model, train, gpus, gpu.memory_bytes)
-    memory = estimate_memory(model, train, gpus, parallel)
+    model = recipe.model
+    train = choose_parallelism(model, recipe.train, gpus, gpu.memory_bytes)
+    memory = estimate_memory(model, train, gpus)
     is_supported = train.precision != "fp8" or gpu.fp8_tflops is not None
     fits = is_supported and fits_in_memory(memory, gpu.memory_bytes)
     remedy, remedy_bytes = None, None
     if not fits:
-        before = replace(train, parallel=parallel)
-        for flags, changed, count in _memory_reductions(before, gpus, gpu):
+        for flags, changed, count in _memory_reductions(train, gpus, gpu):
             try:
                 then = estimate_memory(model, changed, count)
             except ValueError:
@@ -172,7 +171,7 @@ def _estimate(
     return CostEstimate(
         gpu=gpu,
         gpus=gpus,
-        parallel=parallel,
+        parallel="fsdp" if train.parallel == "fsdp" else "ddp",
         memory=memory,
         fits=fits,
         remedy=remedy,

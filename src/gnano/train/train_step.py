@@ -161,7 +161,13 @@ class TrainState:
         if config.compile == "yes":
             self.model.compile_blocks()
         self.parallel_model = parallelize(
-            self.model, world, config.parallel, dtype, config.hsdp_replicas
+            self.model,
+            world,
+            config.parallel,
+            dtype,
+            config.hsdp_replicas,
+            reshard_after_forward=config.reshard_after_forward != "no",
+            reduce_dtype=config.reduce_dtype,
         )
         self.optimizer = Optimizer(self.model, config.optimizer)
         self.loss_scale = GradScaler(world.device) if config.precision == "fp16" else None

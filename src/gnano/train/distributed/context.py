@@ -246,11 +246,18 @@ def first_collective_advice(device: torch.device) -> str:
     """
     if device.type != "cuda":
         return "Check that the ranks can reach one another (MASTER_ADDR, firewalls)."
-    can_access, pair = torch.cuda.can_device_access_peer, ""
-    for a, b in combinations(range(torch.cuda.device_count()), 2):
-        if not pair and not (can_access(a, b) and can_access(b, a)):
-            pair = f" (no peer access between GPUs {a} and {b})"
+    missing = find_missing_peer_access()
+    pair = f" (no peer access between GPUs {missing[0]} and {missing[1]})" if missing else ""
     return (
         f"On a machine that connects its GPUs by PCIe only{pair} the usual cause is broken peer "
         f"access: set NCCL_P2P_DISABLE=1 and start again; NCCL_DEBUG=INFO shows what NCCL tries."
     )
+
+
+def find_missing_peer_access() -> tuple[int, int] | None:
+    """Return two GPUs of this machine of which one cannot read the other's memory directly."""
+    can_access = torch.cuda.can_device_access_peer
+    for a, b in combinations(range(torch.cuda.device_count()), 2):
+        if not (can_access(a, b) and can_access(b, a)):
+            return a, b
+    return None
