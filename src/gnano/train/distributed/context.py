@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -64,13 +65,18 @@ class DistContext:
     @classmethod
     @contextmanager
     def init(
-        cls, device: str, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING
+        cls,
+        device: str,
+        timeout: float = 0.0,
+        timing: WatchdogTiming = DEFAULT_TIMING,
+        trace_folder: Path | None = None,
     ) -> Iterator["DistContext"]:
         """Yield the context in the process group that the environment describes, if there is one.
 
         `device` is cpu, cuda (with several ranks: the GPU of the local rank) or cuda:N. A rank that
         stays in one phase for more than `timeout` seconds (0: no limit) hangs: all ranks end with
-        an error that names it, as they do if one of them fails.
+        an error that names it, as they do if one of them fails. If they hang, each writes its last
+        collectives into `trace_folder`.
         """
         torch_device = torch.device(device)
         is_cuda = torch_device.type == "cuda"
@@ -107,6 +113,7 @@ class DistContext:
         store = next(rendezvous("env://", rank, world_size))[0]
         store = _join_group(store, rank, world_size, timeout or timedelta(days=1).total_seconds())
         monitor = HeartbeatMonitor(store, rank, world_size, timeout, timing)
+        monitor.trace_folder = trace_folder
         monitor.start()
         world = cls(torch_device, rank, world_size, monitor, store)
         world.set_phase("connecting to the other ranks")
