@@ -143,7 +143,14 @@ class TrainState:
         config, stability = recipe.train, recipe.train.stability
         dtype = COMPUTE_DTYPES[config.precision]
         torch.manual_seed(config.seed)
-        self.model = GPT.from_config(recipe.model).to(world.device)
+        # the other ranks get the weights of rank 0: a machine draws and holds them once, not for
+        # each of its GPUs
+        if world.is_main:
+            self.model = GPT.from_config(recipe.model).to(world.device)
+        else:
+            with torch.device("meta"):
+                self.model = GPT.from_config(recipe.model)
+            self.model.to_empty(device=world.device)
         if base is not None:
 
             def load_base() -> None:

@@ -17,6 +17,7 @@ from gnano.config.recipe import Recipe
 from gnano.config.train_config import LRSchedule, TrainConfig
 from gnano.data.packed_dataset import Batch
 from gnano.train.distributed.context import DistContext
+from gnano.train.distributed.parallel import gather_full
 from gnano.train.evaluator import eval_mode
 from gnano.train.train_step import TrainState
 
@@ -192,3 +193,42 @@ def groups_of_a_sharded_model(replicas: int) -> int:
 def test_a_model_sharded_over_all_ranks_forms_no_other_groups(replicas: int, groups: int) -> None:
     """Each group costs memory and time at the start; those of a single rank would be useless."""
     assert on_ranks(4, groups_of_a_sharded_model, replicas) == [groups] * 4
+
+
+def drawn_and_initial_weights(
+    shape: ModelConfig, changes: dict[str, Any]
+) -> tuple[set[str], dict[str, torch.Tensor]]:
+    """Return the devices of the random numbers that this rank draws, and all weights on rank 0."""
+    devices = set()
+    normal = torch.nn.init.normal_
+
+    def recording(tensor: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+        devices.add(tensor.device.type)
+        return normal(tensor, *arguments, **named)
+
+    torch.nn.init.normal_ = recording
+    size = dist.get_world_size()
+    world = DistContext(torch.device("cpu"), dist.get_rank(), size)
+    config = TrainConfig(
+        compile="no", precision="fp32", tokens_per_step=size * 16, micro_batch_size=1, seed=7,
+        **changes,
+    )  # fmt: skip
+    state = TrainState(Recipe(model=shape, train=config), Path("no run"), world)
+    weights = gather_full(state.parallel_model.parameters, world)
+    return devices, {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [(2, {"parallel": "ddp"}), (3, {"parallel": "fsdp"}), (2, {"parallel": "fsdp", "lora": LORA})],
+)
+def test_initial_weights_are_drawn_once_and_do_not_depend_on_the_ranks(
+    size: int, changes: dict[str, Any]
+) -> None:
+    """Otherwise a machine would hold the model in its memory once for each GPU."""
+    shape = replace(SHAPE, architecture="qwen3", tie_embeddings=True) if size == 3 else SHAPE
+    ((_, expected),) = on_ranks(1, drawn_and_initial_weights, shape, changes)
+    first, *others = on_ranks(size, drawn_and_initial_weights, shape, changes)
+    assert "cpu" in first[0] and all(devices == {"meta"} for devices, _ in others)
+    assert first[1].keys() == expected.keys()
+    assert all(torch.equal(first[1][name], tensor) for name, tensor in expected.items())
