@@ -132,6 +132,51 @@ def test_kubernetes_configures_torchrun_through_the_environment(monkeypatch):
     assert parsed.master_addr == "node-0"
 
 
+def test_a_failed_rank_is_restarted_and_every_rank_has_a_log(workdir):
+    for line in torchrun_commands(workdir).values():
+        parsed = get_args_parser().parse_args(line)
+        assert parsed.max_restarts > 0 and parsed.log_dir and parsed.tee == "3"
+
+
+def dockerfile_lines():
+    """Return the instructions of the Dockerfile as pairs of name and arguments."""
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    return [line.split(maxsplit=1) for line in text.splitlines() if line and line[0] != "#"]
+
+
+def test_one_version_of_pytorch_is_pinned_everywhere():
+    """Without a pin an image or a machine gets a version that was never tested."""
+    lines = dockerfile_lines()
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    images = {pod_of(parts)["containers"][0]["image"], *(a for n, a in lines if n == "FROM")}
+    assert len(images) == 1
+    tag = re.fullmatch(r"pytorch/pytorch:([\d.]+)-cuda[\d.]+-cudnn\d+-runtime", images.pop())
+    assert tag is not None
+    installs = [
+        next(arguments for _, arguments in lines if "pip install" in arguments),
+        parts[-1]["spec"]["trainer"]["command"][-1],
+        yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())["setup"],
+    ]
+    for command in installs:
+        assert re.findall(r"pip install .*?\btorch==([\d.]+)", command) == [tag[1]]
+    supported = re.search(r'"torch>=([\d.]+)"', (DEPLOY.parent / "pyproject.toml").read_text())
+    assert supported is not None
+    assert [int(n) for n in tag[1].split(".")] >= [int(n) for n in supported[1].split(".")]
+
+
+def test_the_image_runs_gnano_without_root_and_with_a_compiler():
+    lines = dockerfile_lines()
+    names = [name for name, _ in lines]
+    last = dict(lines)
+    assert json.loads(last["ENTRYPOINT"]) == ["gnano"] and last["USER"] not in ("root", "0")
+    before_user = " ".join(arguments for _, arguments in lines[: names.index("USER")])
+    assert f"useradd --create-home {last['USER']}" in before_user and " gcc " in before_user
+    assert f"--owner {last['USER']}" in before_user and before_user.endswith(last["WORKDIR"])
+    for _, arguments in (line for line in lines if line[0] == "COPY"):
+        for source in arguments.split()[:-1]:  # from the folder where `docker build` is run
+            assert (DEPLOY.parent / source).exists()
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 143])
 def test_slurm_keeps_the_exit_code_of_a_run_that_ends(workdir, code):
     write_program(workdir, "torchrun", f"exit {code}\n")

@@ -37,3 +37,8 @@ def test_the_suggested_numbers_are_valid() -> None:
 def test_a_count_below_one_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"train\.{name} is 0"):
         TrainConfig(**{name: 0})  # type: ignore[arg-type]
+
+
+def test_a_setting_of_fsdp_is_refused_with_ddp():
+    with pytest.raises(ValueError, match=r"train\.reshard_after_forward is 'no'.*\"ddp\""):
+        TrainConfig(parallel="ddp", reshard_after_forward="no")

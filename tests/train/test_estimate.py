@@ -70,8 +70,13 @@ def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mes
             world: Any = SimpleNamespace(
                 world_size=ranks, device=CPU, broadcast=lambda tensor: tensor
             )
-            compute = COMPUTE_DTYPES[settings.precision]
-            parallel_module.parallelize(model, world, "fsdp", compute, settings.hsdp_replicas)
+            sharded = parallel_module.parallelize(
+                model,
+                world,
+                "fsdp",
+                COMPUTE_DTYPES[settings.precision],
+                reshard_after_forward=settings.reshard_after_forward == "yes",
+            )
         optimizer = Optimizer(model, settings.optimizer)
         ids = torch.zeros(settings.micro_batch_size, config.block_size, dtype=torch.long)
         tracker = MemTracker()
@@ -79,9 +84,9 @@ def tracked_peak(config: ModelConfig, settings: TrainConfig, ranks: int = 1, mes
         micro_steps = settings.accumulation_steps(config.block_size, ranks)
         with tracker:
             for number in range(micro_steps):
-                if mesh is not None:
-                    model.set_requires_gradient_sync(number == micro_steps - 1)
-                model.loss(ids, ids).backward()
+                is_last = number == micro_steps - 1
+                with nullcontext() if mesh is None else sharded.backward_context(is_last):
+                    model.loss(ids, ids).backward()
                 tracker.reset_mod_stats()  # it tracks a module only once
             if mesh is None:
                 optimizer.step(1e-3)
@@ -145,18 +150,19 @@ def test_estimate_matches_tracked_peak_of_fp8():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("resharding", ["yes", "no"])
 @pytest.mark.parametrize(("ranks", "micro_steps"), [(4, 2), (16, 1)])
-def test_estimate_matches_tracked_peak_of_sharded_rank(ranks, micro_steps, monkeypatch):
+def test_estimate_matches_tracked_peak_of_sharded_rank(ranks, micro_steps, resharding, monkeypatch):
     config = PRESETS["10m"]
-    settings = make_config(config, 8, micro_steps, ranks, compile="no", precision="bf16")
+    changes = {"compile": "no", "precision": "bf16", "reshard_after_forward": resharding}
+    # few activations, beside which gathered weights would not matter
+    settings = make_config(config, 1, micro_steps, ranks, parallel="fsdp", **changes)
     with process_group("fake", FakeStore(), ranks):
         # the mesh is made of real tensors
-        mesh = init_device_mesh("cpu", (1, ranks), mesh_dim_names=("copy", "shard"))
+        mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("shard",))
         monkeypatch.setattr(parallel_module, "init_device_mesh", lambda *_, **__: mesh)
         seen = tracked_peak(config, settings, ranks, mesh)
-    assert estimate_memory(config, settings, ranks, "fsdp").allocated_bytes == pytest.approx(
-        seen, rel=0.1
-    )
+    assert estimate_memory(config, settings, ranks).allocated_bytes == pytest.approx(seen, rel=0.05)
 
 
 @pytest.mark.parametrize("micro_steps", [1, 2])
@@ -276,17 +282,54 @@ def test_more_hsdp_replicas_never_need_less_memory_each(config, replicas):
     )
 
 
-def test_auto_parallelism_is_ddp_where_the_model_fits():
-    config = PRESETS["1b"]
-    settings = make_config(config, 8, ranks=2, precision="bf16")
+def chosen(settings, ranks, device_bytes, **changes):
+    """Return what is chosen for the 1b model: `parallel` and `reshard_after_forward`."""
+    peers = {"has_peer_access": changes.pop("has_peer_access", True)}
+    settings = replace(settings, **changes)
+    found = choose_parallelism(PRESETS["1b"], settings, ranks, device_bytes, **peers)
+    assert replace(found, parallel="auto", reshard_after_forward="auto") == replace(
+        settings, parallel="auto", reshard_after_forward="auto"
+    )
+    return found.parallel, found.reshard_after_forward
+
+
+def test_auto_parallelism_is_ddp_where_the_model_fits_on_few_gpus():
+    settings = make_config(PRESETS["1b"], 8, ranks=2, precision="bf16")
     h200, rtx = get_gpu("h200").memory_bytes, get_gpu("rtx-4090").memory_bytes
-    assert choose_parallelism(config, settings, 2, h200) == "ddp"
-    assert choose_parallelism(config, settings, 2, rtx) == "fsdp"
-    assert choose_parallelism(config, settings, 2, None) == "ddp"
-    assert choose_parallelism(config, settings, 1, rtx) == "ddp"
-    assert choose_parallelism(config, replace(settings, hsdp_replicas=2), 2, h200) == "fsdp"
-    for parallel in ("ddp", "fsdp"):
-        assert choose_parallelism(config, replace(settings, parallel=parallel), 2, h200) == parallel
+    assert chosen(settings, 2, h200) == ("ddp", "auto")
+    assert chosen(settings, 2, rtx) == ("fsdp", "yes")
+    zero_2 = replace(settings, parallel="fsdp", reshard_after_forward="no")
+    needed = estimate_memory(PRESETS["1b"], zero_2, 2).total_bytes
+    assert chosen(settings, 2, int(needed / 0.89)) == ("fsdp", "no")
+    assert chosen(settings, 2, None) == ("ddp", "auto")
+    assert chosen(settings, 1, rtx) == ("ddp", "auto")
+    assert chosen(settings, 2, h200, hsdp_replicas=2) == ("fsdp", "no")
+
+
+def test_auto_parallelism_divides_the_optimizer_among_many_gpus():
+    settings = make_config(PRESETS["1b"], 8, ranks=8, precision="bf16")
+    assert chosen(settings, 8, get_gpu("h200").memory_bytes) == ("fsdp", "no")
+    assert chosen(settings, 8, None) == ("ddp", "auto")
+    assert chosen(settings, 8, get_gpu("rtx-4090").memory_bytes)[0] == "fsdp"
+
+
+def test_auto_parallelism_never_shards_without_peer_access():
+    """Weights would go through the host's memory, twice for each micro-batch."""
+    for ranks in (2, 8):
+        settings = make_config(PRESETS["1b"], 8, ranks=ranks, precision="bf16")
+        for gpu in ("h200", "rtx-4090"):
+            memory = get_gpu(gpu).memory_bytes
+            assert chosen(settings, ranks, memory, has_peer_access=False) == ("ddp", "auto")
+
+
+def test_a_parallelism_that_is_set_is_kept():
+    settings = make_config(PRESETS["1b"], 8, ranks=2, precision="bf16")
+    h200, slow = get_gpu("h200").memory_bytes, {"has_peer_access": False}
+    assert chosen(settings, 2, h200, parallel="ddp") == ("ddp", "auto")
+    assert chosen(settings, 2, h200, parallel="fsdp", **slow) == ("fsdp", "no")
+    sharded = {"parallel": "fsdp", "reshard_after_forward": "yes"}
+    assert chosen(settings, 2, h200, **sharded) == ("fsdp", "yes")
+    assert chosen(settings, 2, None, parallel="fsdp") == ("fsdp", "yes")
 
 
 def test_slice_sizes_equal_those_of_the_model():

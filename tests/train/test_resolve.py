@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,7 +61,8 @@ def test_parallelism_may_change_on_resume(
     recipe: Recipe, task: PretrainingTask, tmp_path: Path
 ) -> None:
     resolve_started(recipe, tmp_path / "run", task)
-    changed = with_train(recipe, parallel="fsdp", hsdp_replicas=2, activation_checkpointing=True)
+    sharding = {"parallel": "fsdp", "hsdp_replicas": 2, "reshard_after_forward": "no"}
+    changed = with_train(recipe, activation_checkpointing=True, **sharding)
     assert resolve_started(changed, tmp_path / "run", task) == changed
 
 
@@ -73,6 +75,27 @@ def test_parallelism_is_chosen_and_impossible_split_refused(
     with pytest.raises(ValueError, match=r"cannot be split over 3 ranks of 8 × 32"):
         resolve_started(recipe, tmp_path / "other", task, world=DistContext(cpu, 0, 3))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("gpus", "missing"), [(2, (0, 1)), (1, None)])
+def test_gpus_without_direct_access_do_not_share_the_weights_of_a_model_unasked(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, gpus: int, missing: tuple[int, int] | None
+) -> None:
+    """GPUs on PCIe, or one on each of two machines."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(resolve, "find_missing_peer_access", lambda: missing)
+    world = DistContext(torch.device("cuda", 0), 0, 2)
+    for memory in (2 * 10**9, 10**9):
+        device = SimpleNamespace(total_memory=memory)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, found=device: found)
+        if memory > 10**9:
+            assert resolve._choose_parallelism(recipe, world).parallel == "ddp"
+            continue
+        message = r'needs 2 GB, and they have 1\..*choose train\.parallel = "fsdp" or "ddp"'
+        with pytest.raises(ValueError, match=message):
+            resolve._choose_parallelism(recipe, world)
+        chosen = resolve._choose_parallelism(with_train(recipe, parallel="fsdp"), world)
+        assert chosen.parallel == "fsdp"
 
 
 def test_fp8_is_refused_where_unsupported(

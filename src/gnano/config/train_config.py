@@ -121,10 +121,14 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp8"] = "auto"
     device: str = "auto"  # cpu, cuda, cuda:1, mps …; auto: a CUDA GPU if there is one
     threads: Annotated[int, THREAD_RANGE] = 0  # CPU threads of a rank; 0: one per core
-    # several ranks: ddp replicates the model, fsdp shards it; auto: ddp if it fits
+    # several ranks: ddp replicates the model, fsdp shards it; auto: by memory and links
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    # fsdp: release gathered weights until the backward pass; no: ZeRO-2; auto: no if it fits
+    reshard_after_forward: Literal["auto", "yes", "no"] = "auto"
     # fsdp: groups of ranks that each hold the complete model (HSDP)
     hsdp_replicas: Annotated[int, Range(1, 2**24)] = 1
+    # dtype of the gradients that ranks exchange; bf16 halves the bytes, for slow links
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     compile: Literal["auto", "yes", "no"] = "auto"  # torch.compile the blocks; auto: if faster
     # recompute activations in the backward pass: less memory, more time
     activation_checkpointing: bool = False
@@ -182,6 +186,9 @@ class TrainConfig:
                 f'train.hsdp_replicas {self.hsdp_replicas} needs train.parallel = "fsdp"; it is '
                 f'"ddp".'
             )
+        if self.parallel == "ddp":
+            reason = 'train.parallel is "ddp"'
+            reject_unused(self, "train", ("reshard_after_forward",), reason)
 
     def accumulation_steps(self, sequence_length: int, world_size: int = 1) -> int:
         """Return the micro-batches of a rank per step; raise ValueError if they do not divide."""

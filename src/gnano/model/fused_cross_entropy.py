@@ -9,8 +9,9 @@ Nothing is computed twice: the loss is a sum, so its gradient is known up to one
 backward multiplies in (as in Liger Kernel's fused linear cross-entropy,
 https://arxiv.org/abs/2410.10989).
 
-A loss whose weights depend on the nats of all positions, as with preferences, takes two passes:
-`token_nll` for the loss function, then `fused_linear_cross_entropy` with the weights it returned.
+A loss whose weights depend on the nats of all positions, as with preferences, takes two passes
+(`head_loss`): `token_nll` for the loss function, then `fused_linear_cross_entropy` with the weights
+it returned.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gnano.model.linear import multiply_into
-
 IGNORE_INDEX = -100  # target of positions without a loss
 # fp32 logits of a slice: on a CPU they stay in the last-level cache between passes; on a GPU they
 # are so large that summing the weight's gradient costs little compared with the products
@@ -30,6 +29,26 @@ CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 2 * 2**30
 
 # nats of all positions [B, T], fp32 -> loss (no dimensions) and its gradient by them [B, T]
 LossFn = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def head_loss(
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    targets_BT: Tensor,
+    vocab_size: int,
+    loss_fn: LossFn | None = None,
+    use_compiled: bool = False,
+) -> Tensor:
+    """Return the loss of `GPT.loss` from the final hidden states and the head's weight."""
+    head = x_ND, weight_VD, targets_BT.flatten(), vocab_size
+    if loss_fn is None:
+        return fused_linear_cross_entropy(*head, use_compiled)
+    value, grads_BT = loss_fn(token_nll(*head).view_as(targets_BT))
+    if not torch.is_grad_enabled():
+        return value
+    weighted = fused_linear_cross_entropy(*head, use_compiled, grads_BT.flatten())
+    # the exact value, with the gradient of the weighted sum
+    return value + (weighted - weighted.detach())
 
 
 def fused_linear_cross_entropy(
@@ -170,6 +189,13 @@ def _slice_nll(
     log_probs_NV = logits_NV.log_softmax(-1)
     nats = F.nll_loss(log_probs_NV, targets_N, ignore_index=IGNORE_INDEX, reduction=reduction)
     return log_probs_NV, nats
+
+
+def multiply_into(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a @ b in a wider dtype, on a CUDA GPU without rounding it to that of a and b."""
+    if a.device.type == "cuda" and a.dtype != dtype:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
 
 
 def _valid_positions(targets_N: Tensor, slice_size: int) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gnano.model.fused_cross_entropy import LossFn, head_loss, multiply_into
+
 INIT_STD = 0.02
 
 
@@ -85,19 +87,18 @@ class _MixedLinear(torch.autograd.Function):
         return to_x, to_weight
 
 
-def multiply_into(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a @ b in a wider dtype, on a CUDA GPU without rounding it to that of a and b."""
-    if a.device.type == "cuda" and a.dtype != dtype:
-        return torch.mm(a, b, out_dtype=dtype)
-    return (a @ b).to(dtype)
-
-
 class LMHead(Linear):
     """The output layer; its weight is padded to full tiles, but not in the state dict."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [..., V] without padding."""
         return super().forward(x)[..., : self.out_features]
+
+    def loss(
+        self, x_ND: Tensor, targets_BT: Tensor, loss_fn: LossFn | None, use_compiled: bool
+    ) -> Tensor:
+        """Return the loss of `GPT.loss`; as a call of this module, whose weight FSDP gathers."""
+        return head_loss(x_ND, self.weight, targets_BT, self.out_features, loss_fn, use_compiled)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -121,3 +122,9 @@ class TiedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [..., V]."""
         return F.linear(x, self.weight.to(x.dtype))
+
+    def loss(
+        self, x_ND: Tensor, targets_BT: Tensor, loss_fn: LossFn | None, use_compiled: bool
+    ) -> Tensor:
+        """Return the loss of `GPT.loss`."""
+        return head_loss(x_ND, self.weight, targets_BT, self.out_features, loss_fn, use_compiled)

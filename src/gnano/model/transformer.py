@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gnano.config.model_config import ModelConfig
 from gnano.model.attention import KVCache, LayerCache, PrefixTree, attend
-from gnano.model.fused_cross_entropy import LossFn, fused_linear_cross_entropy, token_nll
+from gnano.model.fused_cross_entropy import LossFn
 from gnano.model.linear import INIT_STD, Linear, LMHead, TiedHead, apply_together
 from gnano.model.rope import Rope, rope_table
 from gnano.model.tensor_names import convert_from_published
@@ -318,15 +318,7 @@ class GPT(nn.Module):
         (fp32, 0 where the target is -100), with the gradient that it also returns.
         """
         x_ND = self.hidden_states(ids_BT, document_ids_BT=document_ids_BT).flatten(0, 1)
-        head = x_ND, self.lm_head.weight, targets_BT.flatten(), self.config.vocab_size
-        if loss_fn is None:
-            return fused_linear_cross_entropy(*head, self.is_compiled)
-        value, grads_BT = loss_fn(token_nll(*head).view_as(targets_BT))
-        if not torch.is_grad_enabled():
-            return value
-        weighted = fused_linear_cross_entropy(*head, self.is_compiled, grads_BT.flatten())
-        # the exact value, with the gradient of the weighted sum
-        return value + (weighted - weighted.detach())
+        return self.lm_head.loss(x_ND, targets_BT, loss_fn, self.is_compiled)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

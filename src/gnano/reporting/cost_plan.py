@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from gnano.config.model_config import ModelConfig
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import TrainConfig
 from gnano.model.flops import (
@@ -150,15 +151,14 @@ def plan_cost(
 def _estimate(
     recipe: Recipe, gpu: Gpu, gpus: int, gpu_hour_price: float | None, mfu: float | None
 ) -> CostEstimate:
-    model, train = recipe.model, recipe.train
-    parallel = choose_parallelism(model, train, gpus, gpu.memory_bytes)
-    memory = estimate_memory(model, train, gpus, parallel)
+    model = recipe.model
+    train = choose_parallelism(model, recipe.train, gpus, gpu.memory_bytes)
+    memory = estimate_memory(model, train, gpus)
     is_supported = train.precision != "fp8" or gpu.fp8_tflops is not None
     fits = is_supported and fits_in_memory(memory, gpu.memory_bytes)
     remedy, remedy_bytes = None, None
     if not fits:
-        before = replace(train, parallel=parallel)
-        for flags, changed, count in _memory_reductions(before, gpus, gpu):
+        for flags, changed, count in _memory_reductions(train, gpus, gpu):
             try:
                 then = estimate_memory(model, changed, count)
             except ValueError:
@@ -178,12 +178,12 @@ def _estimate(
     return CostEstimate(
         gpu=gpu,
         gpus=gpus,
-        parallel=parallel,
+        parallel="fsdp" if train.parallel == "fsdp" else "ddp",
         memory=memory,
         fits=fits,
         remedy=remedy,
         remedy_bytes=remedy_bytes,
-        faster=_larger_micro_batch(recipe, gpu, gpus, parallel) if fits else None,
+        faster=_larger_micro_batch(model, train, gpu, gpus) if fits else None,
         tokens_per_s=speed,
         mfu=speed and speed * flops / peak,
         hours=hours,
@@ -192,17 +192,13 @@ def _estimate(
     )
 
 
-def _larger_micro_batch(
-    recipe: Recipe, gpu: Gpu, gpus: int, parallel: Literal["ddp", "fsdp"]
-) -> str | None:
+def _larger_micro_batch(model: ModelConfig, train: TrainConfig, gpu: Gpu, gpus: int) -> str | None:
     """Return flags of the largest micro-batch that fits, and its gain; None if it gains little."""
-    model, train = recipe.model, recipe.train
     larger = train
     with suppress(ValueError):  # the step cannot be split this way
         while True:
             next_size = replace(larger, micro_batch_size=2 * larger.micro_batch_size)
-            memory = estimate_memory(model, next_size, gpus, parallel)
-            if not fits_in_memory(memory, gpu.memory_bytes):
+            if not fits_in_memory(estimate_memory(model, next_size, gpus), gpu.memory_bytes):
                 break
             larger = next_size
     speeds = [estimate_tokens_per_s(model, one, gpu, gpus) for one in (train, larger)]

@@ -22,7 +22,7 @@ docs/planning.md compares them. Slow links between GPUs, slow data and thermal t
 included; a run's progress line shows its real speed after a minute.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gnano.config.model_config import ModelConfig
@@ -40,6 +40,7 @@ CPU_SLICE_BYTES, GPU_SLICE_BYTES = 16 * 2**20, 2 * 2**30  # of the head's fp32 l
 CUDA_CONTEXT_BYTES = 800_000_000  # the driver's context, kernels, cuBLAS
 NCCL_BUFFER_BYTES = 700_000_000  # NCCL's buffers, with several ranks
 FRAGMENTATION_SHARE = 0.04  # of the allocated bytes, lost between blocks of the allocator
+MIN_ZERO2_RANKS = 8  # with fewer, dividing AdamW's work among them saves less than 2 % of a step
 MUON_CHUNK_ELEMENTS = 2**26  # elements that Muon processes together
 
 MATMUL_UTILIZATION = 0.65  # of the peak rate, in matrix products and attention of training sizes
@@ -77,7 +78,7 @@ def estimate_memory(
     """Return the peak memory of one rank in training.
 
     `parallel` None means that of the config, where auto counts as ddp. Precision auto counts as
-    bf16 and compile auto as yes, as they are on a GPU. Raises ValueError where the step cannot be
+    bf16, compile and reshard_after_forward auto as yes. Raises ValueError where the step cannot be
     split over the ranks.
     """
     parallel = parallel or ("fsdp" if train_config.parallel == "fsdp" else "ddp")
@@ -104,8 +105,9 @@ def estimate_memory(
     copied = _weight_copy_bytes(config, train_config, value_bytes, sharded)
     kept, entering, ending = _activation_bytes(config, train_config, tokens, value_bytes)
     in_head, after_head = _head_bytes(config, train_config, value_bytes, sharded)
-    # the embedding's gradient, before it is accumulated
-    embedding = 4 * config.vocab_size * config.n_embd if earlier_grads and not has_adapter else 0
+    edge = 0 if has_adapter else 4 * config.vocab_size * config.n_embd  # embedding or head, fp32
+    if sharded:  # the head's gradient is scattered before the last block's backward pass, or in it
+        after_head = max(after_head - entering, edge)
 
     copies = "gathered shards" if sharded else "copies of the weights"
     held = {
@@ -126,8 +128,9 @@ def estimate_memory(
             "gradients": max(earlier_grads, own_grads),
             copies: copied if sharded else 0,
             "activations": ending,
-            "head and logits slice": embedding,
-            "exchange buffers": buckets + (4 * min(ends, trainable) if sharded else 0),
+            # the embedding's gradient, before it is accumulated
+            "head and logits slice": edge if earlier_grads else 0,
+            "exchange buffers": buckets + (edge if sharded and not earlier_grads else 0),
         },
         "in the optimizer": {
             "gradients": own_grads,
@@ -146,20 +149,39 @@ def estimate_memory(
 
 
 def choose_parallelism(
-    config: ModelConfig, train_config: TrainConfig, world_size: int, device_bytes: int | None
-) -> Literal["ddp", "fsdp"]:
-    """Return the value of `train.parallel`; for auto ddp where it fits in memory, else fsdp.
+    config: ModelConfig,
+    train_config: TrainConfig,
+    world_size: int,
+    device_bytes: int | None,
+    has_peer_access: bool = True,
+) -> TrainConfig:
+    """Return the config with `parallel` and `reshard_after_forward` chosen where they are auto.
 
-    `device_bytes` is the memory of one device; None (a CPU) counts as enough.
+    `device_bytes` is the memory of one device; None (a CPU) counts as enough. Without peer access
+    between the GPUs, sharded weights are exchanged too slowly, so auto is ddp even if that does not
+    fit. With it, auto is the first of these that fits: ddp with few ranks, fsdp that gathers the
+    weights once a step (ZeRO-2), ddp, and else fsdp that gathers them twice for a micro-batch.
     """
-    if train_config.parallel != "auto":
-        return train_config.parallel
-    if train_config.hsdp_replicas > 1:
-        return "fsdp"
-    if world_size == 1 or device_bytes is None:
-        return "ddp"
-    estimate = estimate_memory(config, train_config, world_size, "ddp")
-    return "ddp" if fits_in_memory(estimate, device_bytes) else "fsdp"
+    ddp = replace(train_config, parallel="ddp", hsdp_replicas=1, reshard_after_forward="auto")
+
+    def fits(candidate: TrainConfig) -> bool:
+        if device_bytes is None:
+            return candidate is ddp
+        return fits_in_memory(estimate_memory(config, candidate, world_size), device_bytes)
+
+    if train_config.parallel == "ddp":
+        return train_config
+    fsdp, resharding = replace(train_config, parallel="fsdp"), train_config.reshard_after_forward
+    if resharding == "auto":
+        kept = replace(fsdp, reshard_after_forward="no")
+        fsdp = kept if fits(kept) else replace(fsdp, reshard_after_forward="yes")
+    if train_config.parallel == "fsdp" or train_config.hsdp_replicas > 1:
+        return fsdp
+    if world_size == 1 or device_bytes is None or not has_peer_access:
+        return ddp
+    gathers_once = fsdp.reshard_after_forward == "no" and fits(fsdp)
+    is_faster = gathers_once and world_size >= MIN_ZERO2_RANKS
+    return ddp if fits(ddp) and not is_faster else fsdp
 
 
 def fits_in_memory(estimate: MemoryEstimate, device_bytes: int) -> bool:
@@ -199,11 +221,14 @@ def _weight_copy_bytes(
     """Return the bytes of the weights as the matrix products read them.
 
     Unsharded weights are cast where they are used, and backward keeps the casts; FP8 casts again.
-    Of sharded ones the current block and the next are gathered; embedding and head stay gathered.
+    Of sharded ones the current block and the next are gathered, and the head; or all of them until
+    the end of the step, without `train.reshard_after_forward`.
     """
     block, ends = _count_parameters(config)
     if is_sharded:
-        return element_bytes * (2 * block + ends)
+        is_kept = settings.reshard_after_forward == "no"
+        embedding = 0 if config.tie_embeddings or is_kept else config.vocab_size * config.n_embd
+        return element_bytes * ((config.n_layer if is_kept else 2) * block + ends - embedding)
     if element_bytes == 4:
         return 0
     if settings.precision == "fp8":  # all but the key and value projections
@@ -253,11 +278,10 @@ def _head_bytes(
     """
     tokens = settings.micro_batch_size * config.block_size
     V, head = config.padded_vocab_size, config.padded_vocab_size * config.n_embd
-    # a sharded head is gathered in the compute dtype, which is also that of its gradient
     cast = 0 if is_sharded or element_bytes == 4 else element_bytes * head
-    grad = (element_bytes if is_sharded else 4) * head
-    if settings.lora.rank:
-        grad = 0  # it is frozen
+    grad = 0 if settings.lora.rank else 4 * head  # with an adapter it is frozen
+    # a sharded head is gathered in the compute dtype, which is also that of its final gradient
+    final_grad = element_bytes * head if is_sharded and element_bytes < 4 and grad else 0
     hidden = element_bytes * tokens * config.n_embd
     slice_bytes = CPU_SLICE_BYTES if settings.device == "cpu" else GPU_SLICE_BYTES
     num_slices = -(-tokens // max(1, slice_bytes // (4 * V)))
@@ -266,7 +290,7 @@ def _head_bytes(
         slices = element_bytes * (2 * rows * V + head)
     else:
         slices = max(17 * rows * V, (4 + element_bytes) * rows * V + element_bytes * head)
-    return cast + grad + slices + hidden, 2 * grad + hidden
+    return cast + grad + slices + hidden, 2 * grad + final_grad + hidden
 
 
 def estimate_tokens_per_s(

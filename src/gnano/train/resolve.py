@@ -28,8 +28,8 @@ from gnano.config.train_config import TrainConfig
 from gnano.model.flops import flops_per_token
 from gnano.model.fp8 import fp8_unsupported_reason
 from gnano.tokenizer.hf_tokenizer import load_tokenizer
-from gnano.train.distributed.context import DistContext
-from gnano.train.estimate import choose_parallelism
+from gnano.train.distributed.context import DistContext, find_missing_peer_access
+from gnano.train.estimate import choose_parallelism, estimate_memory, fits_in_memory
 from gnano.train.logging.trackers import check_trackers_installed
 from gnano.train.run_dir import (
     DATA_KEY,
@@ -52,7 +52,8 @@ UNCHECKED_KEYS = {
     *("train.eval_tasks", "train.eval_tasks_every", "train.eval_tasks_limit"),
     *("train.save_every", "train.keep_last", "train.keep_every", "train.keep_best"),
     *("train.stability.max_rollbacks", "train.stability.stall_timeout"),
-    *("train.parallel", "train.hsdp_replicas", "train.activation_checkpointing"),
+    *("train.parallel", "train.hsdp_replicas", "train.reshard_after_forward"),
+    "train.activation_checkpointing",
     *("train.trackers", "train.profile_start", "train.profile_steps"),
     *("data.folder", "data.workers", "data.keep_downloads", "data.cache_dir"),
     "data.epochs",  # the resulting steps are compared
@@ -102,13 +103,33 @@ def resolve_recipe(
             values = {name: value for name, value in values.items() if value is not None}
             records.append({"step": step, "key": change.key, **values})  # TOML has no null
         write_run_metadata(recipe, {**saved.facts, "changes": records}, path)
-    if world.world_size > 1 and recipe.train.parallel == "auto":
-        memory = None
-        if device.type == "cuda":
-            memory = torch.cuda.get_device_properties(device).total_memory
-        parallel = choose_parallelism(recipe.model, recipe.train, world.world_size, memory)
-        recipe = replace(recipe, train=replace(recipe.train, parallel=parallel))
+    if world.world_size > 1:
+        recipe = replace(recipe, train=_choose_parallelism(recipe, world))
     return recipe
+
+
+def _choose_parallelism(recipe: Recipe, world: DistContext) -> TrainConfig:
+    """Return the settings with those of several ranks chosen for these devices.
+
+    Raises ValueError where only FSDP fits, but would be slow.
+    """
+    model, config, device = recipe.model, recipe.train, world.device
+    if device.type != "cuda":
+        return choose_parallelism(model, config, world.world_size, None)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    # one GPU on each machine: they are connected by a network
+    has_peer_access = torch.cuda.device_count() > 1 and not find_missing_peer_access()
+    chosen = choose_parallelism(model, config, world.world_size, memory, has_peer_access)
+    if config.parallel == "auto" and chosen.parallel == "ddp":
+        estimate = estimate_memory(model, chosen, world.world_size)
+        if not fits_in_memory(estimate, memory):
+            raise ValueError(
+                f"A complete model on each GPU needs {estimate.total_bytes / 1e9:.0f} GB, and they "
+                f"have {memory / 1e9:.0f}. Sharded over them (fsdp) it would be slow, because they "
+                f"cannot access one another's memory. Reduce train.micro_batch_size, set "
+                f'train.activation_checkpointing, or choose train.parallel = "fsdp" or "ddp".'
+            )
+    return chosen
 
 
 def _replace_auto_values(recipe: Recipe, saved: RunMetadata | None, device: torch.device) -> Recipe:

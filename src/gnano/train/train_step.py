@@ -145,7 +145,14 @@ class TrainState:
         if config.deterministic and world.device.type == "cuda":
             use_deterministic_kernels()
         torch.manual_seed(config.seed)
-        self.model = GPT.from_config(recipe.model).to(world.device)
+        # the other ranks get the weights of rank 0: a machine draws and holds them once, not for
+        # each of its GPUs
+        if world.is_main:
+            self.model = GPT.from_config(recipe.model).to(world.device)
+        else:
+            with torch.device("meta"):
+                self.model = GPT.from_config(recipe.model)
+            self.model.to_empty(device=world.device)
         if base is not None:
 
             def load_base() -> None:
@@ -163,7 +170,13 @@ class TrainState:
         if config.compile == "yes":
             self.model.compile_blocks()
         self.parallel_model = parallelize(
-            self.model, world, config.parallel, dtype, config.hsdp_replicas
+            self.model,
+            world,
+            config.parallel,
+            dtype,
+            config.hsdp_replicas,
+            reshard_after_forward=config.reshard_after_forward != "no",
+            reduce_dtype=config.reduce_dtype,
         )
         self.optimizer = Optimizer(self.model, config.optimizer)
         self.loss_scale = GradScaler(world.device) if config.precision == "fp16" else None

@@ -27,6 +27,7 @@ from gnano.checkpoint.run_checkpoints import CHECKPOINTS_DIR
 from gnano.config.data_config import DataConfig
 from gnano.config.recipe import Recipe
 from gnano.train.distributed.context import DistContext, pause_gc
+from gnano.train.distributed.flight_recorder import TRACE_DIR
 from gnano.train.evaluator import Evaluator, TaskEvaluatorFactory
 from gnano.train.lineage import find_base
 from gnano.train.logging.metrics_logger import MetricsCallback, MetricsLogger
@@ -85,8 +86,9 @@ def train(
     device = recipe.train.device
     if device == "auto" and has_started(run):  # a run stays on its device
         device = read_run_metadata(run / RECIPE_FILE).recipe.train.device
+    timeout, traces = recipe.train.stability.stall_timeout, run / TRACE_DIR
     with (
-        DistContext.init(resolve_device(device), recipe.train.stability.stall_timeout) as world,
+        DistContext.init(resolve_device(device), timeout, trace_folder=traces) as world,
         SignalHandler.listen(world.world_size > 1) as signals,
         run_lock(run, world),
         EventLog.of_run(run, world.is_main) as event_log,

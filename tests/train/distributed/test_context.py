@@ -2,11 +2,13 @@
 
 import signal
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from tests.train.distributed.rank_scripts import start
+from torch.distributed.flight_recorder.components.loader import read_dir
 
 from gnano.train.distributed.context import DistContext, first_collective_advice
 
@@ -111,7 +113,9 @@ def test_all_ranks_name_the_one_that_hangs_with_its_phase(
     monkeypatch.chdir(tmp_path)
     codes, outputs = run(
         """
-with DistContext.init("cpu", timeout=1.0, timing=FAST) as world:
+from pathlib import Path
+folder = Path("run", "flight-recorder")
+with DistContext.init("cpu", timeout=1.0, timing=FAST, trace_folder=folder) as world:
     for step in range(1, 100):
         world.set_phase(f"reading the data of step {step}")
         if step == 3 and rank == 1:
@@ -129,6 +133,33 @@ with DistContext.init("cpu", timeout=1.0, timing=FAST) as world:
         assert 'and ranks 0, 2 wait for it in "step 3"' in output
         assert "train.stability.stall_timeout" in output
         assert ("in <module>" in output) == (rank == 1)  # only its stack matters
+        assert f"run/flight-recorder/rank_{rank} has its last collectives" in output
+    traces, _ = read_dir(
+        Namespace(trace_dir=str(tmp_path / "run" / "flight-recorder"), prefix=None)
+    )
+    sums = {trace["rank"]: len(trace["entries"]) for trace in traces.values()}
+    assert sums == {0: 4, 1: 3, 2: 4}  # the others wait in the sum of step 3
+
+
+@ranks
+@slow
+def test_a_hang_is_reported_even_if_the_folder_of_the_run_hangs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes, outputs = run(
+        """
+from pathlib import Path
+Path.mkdir = lambda *_, **__: time.sleep(600)  # as on a dead mount
+with DistContext.init("cpu", timeout=1.0, timing=FAST, trace_folder=Path("run")) as world:
+    world.set_phase("saving")
+    time.sleep(600)
+"""
+    )
+    assert codes == [1, 1]
+    for output in outputs:
+        assert 'all 2 ranks have been stuck in "saving"' in output
+        assert "has its last collectives" not in output
 
 
 @ranks

@@ -51,3 +51,46 @@ def test_a_launcher_starts_two_ranks_that_train_one_model(recipe, tmp_path, laun
     assert done.stdout.count("4 of 4 steps done") == 1  # rank 0 only
     assert sorted(losses(run)) == [1, 2, 3, 4]
     assert "ranks = 2" in (run / "recipe.toml").read_text()
+
+
+RESTARTED = """
+import pathlib, sys, time
+from gnano.train.distributed.context import DistContext
+
+started = pathlib.Path(sys.argv[1])
+
+def is_first():
+    time.sleep(0.5)  # in which the other rank waits for the result
+    return not started.exists()
+
+with DistContext.init("cpu", timeout=60.0) as world:
+    first = world.run_on_main(is_first)
+    world.set_phase("working")
+    world.all_reduce_max(0)
+    if first and world.is_main:
+        started.touch()
+        raise ValueError("the first attempt fails")
+    world.all_reduce_max(0)
+    time.sleep(2)  # in which heartbeats and failures are read
+    print(f"<done, {first}>", flush=True)
+"""
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_restarted_ranks_do_not_read_what_the_failed_ones_stored(tmp_path):
+    """The store of torchrun outlives the ranks: results, heartbeats and the failure are there."""
+    script = tmp_path / "script.py"
+    script.write_text(RESTARTED)
+    options = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    torchrun = subprocess.run(
+        [str(BIN / "torchrun"), *options, str(script), str(tmp_path / "started")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert torchrun.returncode == 0, torchrun.stdout
+    assert "the first attempt fails" in torchrun.stdout
+    assert torchrun.stdout.count("<done, False>") == 2

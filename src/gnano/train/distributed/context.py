@@ -15,11 +15,13 @@ import math
 import os
 import pickle
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -63,13 +65,18 @@ class DistContext:
     @classmethod
     @contextmanager
     def init(
-        cls, device: str, timeout: float = 0.0, timing: WatchdogTiming = DEFAULT_TIMING
+        cls,
+        device: str,
+        timeout: float = 0.0,
+        timing: WatchdogTiming = DEFAULT_TIMING,
+        trace_folder: Path | None = None,
     ) -> Iterator["DistContext"]:
         """Yield the context in the process group that the environment describes, if there is one.
 
         `device` is cpu, cuda (with several ranks: the GPU of the local rank) or cuda:N. A rank that
         stays in one phase for more than `timeout` seconds (0: no limit) hangs: all ranks end with
-        an error that names it, as they do if one of them fails.
+        an error that names it, as they do if one of them fails. If they hang, each writes its last
+        collectives into `trace_folder`.
         """
         torch_device = torch.device(device)
         is_cuda = torch_device.type == "cuda"
@@ -93,9 +100,9 @@ class DistContext:
                 yield cls(torch_device, watchdog=watchdog)
             return
 
-        rank = _read_env_int("RANK")
+        rank, local_rank = _read_env_int("RANK"), _read_env_int("LOCAL_RANK", 0)
         if is_cuda:
-            local_rank, count = _read_env_int("LOCAL_RANK", 0), torch.cuda.device_count()
+            count = torch.cuda.device_count()
             if local_rank >= count:
                 raise ValueError(
                     f"Local rank {local_rank} has no GPU: this machine has {count}; start at most "
@@ -104,12 +111,15 @@ class DistContext:
             torch.cuda.set_device(local_rank)
             torch_device = torch.device("cuda", local_rank)
         store = next(rendezvous("env://", rank, world_size))[0]
+        store = _join_group(store, rank, world_size, timeout or timedelta(days=1).total_seconds())
         monitor = HeartbeatMonitor(store, rank, world_size, timeout, timing)
+        monitor.trace_folder = trace_folder
         monitor.start()
         world = cls(torch_device, rank, world_size, monitor, store)
         world.set_phase("connecting to the other ranks")
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+            # no gloo beside NCCL, for which hosts with several networks need another setting
+            "nccl" if is_cuda else "gloo",
             store=PrefixStore("group", store),
             rank=rank,
             world_size=world_size,
@@ -126,7 +136,7 @@ class DistContext:
         try:
             yield world
             world.set_phase("waiting for the other ranks to end")
-            dist.barrier()
+            dist.barrier(device_ids=[local_rank] if is_cuda else None)
         except MainRankFailed:
             raise
         except BaseException as error:
@@ -148,12 +158,13 @@ class DistContext:
         return tensor
 
     def all_reduce_max(self, *values: int) -> list[int]:
-        """Return the maximum of each value over all ranks."""
+        """Return the maximum of each value over all ranks; waits for the work of a GPU."""
         if self.world_size == 1:
             return list(values)
-        tensor = torch.tensor(values)
+        tensor = torch.tensor(values, dtype=torch.int64, device=self.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return [int(value) for value in tensor]
+        maxima: list[int] = tensor.tolist()
+        return maxima
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Copy rank 0's tensor to all ranks, in place."""
@@ -224,6 +235,35 @@ def pause_gc() -> Iterator[None]:
             gc.enable()
 
 
+def _join_group(store: Store, rank: int, world_size: int, timeout: float) -> Store:
+    """Return the store with a prefix of its own for the ranks that have been started together.
+
+    Ranks that torchrun restarts get the store of those that ended, with all of their keys. So rank
+    0 draws a name for the group, and answers each rank under a name that this rank has drawn.
+    Raises TimeoutError if a rank has not connected within `timeout` seconds.
+    """
+    name, deadline = uuid.uuid4().hex, time.monotonic() + timeout
+    if rank:
+        store.set(f"rank/{rank}", name)
+        try:
+            store.wait([f"group/{name}"], timedelta(seconds=timeout))
+        except DistError:
+            raise TimeoutError(f"Rank 0 has not connected within {timeout:,.0f} s.") from None
+        group = store.get(f"group/{name}").decode()
+        store.add(f"{group}/joined", 1)
+        return PrefixStore(group, store)
+    answered: set[bytes] = set()  # of them, those of ranks that ended do not join
+    while store.add(f"{name}/joined", 0) < world_size - 1:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not all ranks have connected within {timeout:,.0f} s.")
+        for key in (f"rank/{other}" for other in range(1, world_size)):
+            if store.check([key]) and (drawn := store.get(key)) not in answered:
+                store.set(f"group/{drawn.decode()}", name)
+                answered.add(drawn)
+        time.sleep(0.02)
+    return PrefixStore(name, store)
+
+
 def _read_env_int(name: str, default: int | None = None) -> int:
     value = os.environ.get(name)
     if value is None and default is not None:
@@ -246,11 +286,18 @@ def first_collective_advice(device: torch.device) -> str:
     """
     if device.type != "cuda":
         return "Check that the ranks can reach one another (MASTER_ADDR, firewalls)."
-    can_access, pair = torch.cuda.can_device_access_peer, ""
-    for a, b in combinations(range(torch.cuda.device_count()), 2):
-        if not pair and not (can_access(a, b) and can_access(b, a)):
-            pair = f" (no peer access between GPUs {a} and {b})"
+    missing = find_missing_peer_access()
+    pair = f" (no peer access between GPUs {missing[0]} and {missing[1]})" if missing else ""
     return (
         f"On a machine that connects its GPUs by PCIe only{pair} the usual cause is broken peer "
         f"access: set NCCL_P2P_DISABLE=1 and start again; NCCL_DEBUG=INFO shows what NCCL tries."
     )
+
+
+def find_missing_peer_access() -> tuple[int, int] | None:
+    """Return two GPUs of this machine of which one cannot read the other's memory directly."""
+    can_access = torch.cuda.can_device_access_peer
+    for a, b in combinations(range(torch.cuda.device_count()), 2):
+        if not (can_access(a, b) and can_access(b, a)):
+            return a, b
+    return None

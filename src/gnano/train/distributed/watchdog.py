@@ -34,6 +34,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from torch import OutOfMemoryError
@@ -41,6 +42,7 @@ from torch.distributed import DistError
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from gnano.train.distributed.flight_recorder import save_collectives
 from gnano.utils.platform_support import is_running
 from gnano.utils.terminal import echo_stderr
 
@@ -162,6 +164,7 @@ class HeartbeatMonitor(Watchdog):
         self.rank, self.world_size = rank, world_size
         self.label = f"rank {rank} on {socket.gethostname()}"
         self.hang_advice = ""  # for a hang of all ranks in the same collective
+        self.trace_folder: Path | None = None  # for the last collectives of a run that hangs
         self.last_seen: dict[int, tuple[bytes, float]] = {}  # a rank's last heartbeat and its time
         self.beats = self.checked_beats = self.missed_beats = 0
         self.is_exiting = threading.Event()
@@ -202,9 +205,10 @@ class HeartbeatMonitor(Watchdog):
                 return
         if failure.hung_ranks:
             self.is_exiting.set()
-            report_to_stderr(
-                f"{self.label} stops: {failure.reason}", with_stacks=self.rank in failure.hung_ranks
-            )
+            folder, timeout = self.trace_folder, self.timing.exit_grace
+            trace = save_collectives(folder, self.rank, timeout) if folder else ""
+            has_stacks = self.rank in failure.hung_ranks
+            report_to_stderr(f"{self.label} stops: {failure.reason}{trace}", has_stacks)
             if not self.stopped.wait(3 * interval):  # all ranks have read it: the store may end
                 os._exit(1)
         elif not self.stopped.wait(self.timing.exit_grace):  # the main thread may exit by itself
