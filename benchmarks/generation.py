@@ -28,7 +28,9 @@ from gnano.config.inference_config import ExportDtype, Quantization, SamplingPar
 from gnano.config.model_config import PRESETS
 from gnano.export.formats import export_model
 from gnano.infer.compiled_decode import CompiledDecoder
-from gnano.infer.continuous_batching import ContinuousBatch, Request
+from gnano.infer.continuous_batching import ContinuousBatch
+from gnano.infer.graph_decode import GraphDecoder, new_decoder
+from gnano.infer.request import Request
 from gnano.infer.throughput import count_weight_bytes, measure_read_bandwidth
 from gnano.infer.weight_formats import fuse_projections, prepack_onednn, quantize_model
 from gnano.model.hf_io import save_model
@@ -60,7 +62,9 @@ def no_text(model: GPT) -> Any:
     return SimpleNamespace(vocab_size=size, eos_ids=(), id_bytes=[b""] * size)
 
 
-def gnano_generate(model: GPT, texts: int, compiled: CompiledDecoder | None = None) -> Generate:
+def gnano_generate(
+    model: GPT, texts: int, compiled: CompiledDecoder | GraphDecoder | None = None
+) -> Generate:
     def generate(tokens: int) -> float:
         batch = ContinuousBatch(
             model, no_text(model), texts, PROMPT_TOKENS + tokens + 1, compiled_decoder=compiled
@@ -189,14 +193,14 @@ def find_contenders(shape: str, device: str, folder: Path) -> Contenders:
         found.limits[precision] = count_weight_bytes(model)
         found.generates[f"{precision} gnano"] = gnano_generate(model, 1), 1
         found.generates[f"{precision} gnano compiled"] = (
-            gnano_generate(model, 1, CompiledDecoder(model)),
+            gnano_generate(model, 1, new_decoder(model)),
             1,
         )
         # as in `Engine`: bf16 weights on a CPU are prepacked for batches
         batch_model = (
             model if quant else prepack_onednn(fuse_projections(random_model(shape, device)))
         )
-        graphs = CompiledDecoder(batch_model) if device == "cuda" else None
+        graphs = new_decoder(batch_model) if device == "cuda" else None
         for texts in (8,) if device == "cpu" else (8, 64):
             found.generates[f"{precision} gnano, {texts} texts"] = (
                 gnano_generate(batch_model, texts, graphs),

@@ -33,8 +33,8 @@ import torch
 from gnano.config.inference_config import SamplingParams
 from gnano.config.model_config import PRESETS, ModelConfig
 from gnano.export.formats import TORCH_DTYPES, export_model
-from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Engine
+from gnano.infer.request import Request
 from gnano.model.hf_io import save_model
 from gnano.model.transformer import GPT
 from gnano.tokenizer.gpt2 import load_gpt2_tokenizer

@@ -35,7 +35,8 @@ def serve(shape: str) -> None:
 
     from gnano.config.inference_config import SamplingParams
     from gnano.config.model_config import PRESETS
-    from gnano.infer.continuous_batching import ContinuousBatch, Request
+    from gnano.infer.continuous_batching import ContinuousBatch
+    from gnano.infer.request import Request
     from gnano.infer.weight_formats import fuse_projections
     from gnano.model.transformer import GPT
     from gnano.train.resolve import choose_precision

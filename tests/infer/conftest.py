@@ -95,3 +95,14 @@ def save_engine(tmp_path):
         return folder
 
     return save
+
+
+@pytest.fixture
+def graphs_only(monkeypatch):
+    """Compile to a graph without generating code, which takes much longer."""
+    compile = torch.compile
+
+    def without_code(function, **options):
+        return compile(function, fullgraph=options["fullgraph"], backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", without_code)

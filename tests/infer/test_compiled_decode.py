@@ -7,9 +7,9 @@ from tests.infer.conftest import generate_ids
 from gnano.config.inference_config import SamplingParams
 from gnano.infer import compiled_decode as steps
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
-from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import INFERENCE_DTYPES, Engine
 from gnano.infer.prefix_cache import PrefixCache
+from gnano.infer.request import Request
 from gnano.infer.weight_formats import fuse_projections, quantize_model
 from gnano.utils.platform_support import compile_unsupported_reason
 
@@ -53,42 +53,6 @@ def test_a_compiled_model_generates_the_same_texts(make_engine, save_engine, mon
         text = (*text, *output, more)
     found, expected = (one.generate_batch(PROMPTS, 9, GREEDY) for one in (compiled, plain))
     assert [one[0].token_ids for one in found] == [one[0].token_ids for one in expected]
-
-
-@pytest.fixture
-def graphs_only(monkeypatch):
-    """Compile to a graph without generating code, which takes much longer."""
-    compile = torch.compile
-
-    def without_code(function, **options):
-        return compile(function, fullgraph=options["fullgraph"], backend="aot_eager")
-
-    monkeypatch.setattr(torch, "compile", without_code)
-
-
-@pytest.mark.compile
-@pytest.mark.usefixtures("graphs_only")
-def test_rows_of_a_compiled_step_do_not_affect_each_other(make_engine):
-    """On a GPU, steps of several rows are compiled too."""
-    plain, fused = make_engine(), make_engine()
-    fuse_projections(fused.model)
-    batch = fused.new_batch(3, 90)
-    batch.decode_runner = DecodeRunner(CompiledDecoder(fused.model), batch.cache)
-    prompts = [*PROMPTS, "it", "word " * 12]
-    rows = [
-        batch.add(
-            Request(
-                prompt_ids=plain.encode_prompt(prompt),
-                max_new_tokens=5 + 4 * number,
-                sampling=GREEDY,
-            )
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-    while batch.active or batch.waiting:
-        batch.step()
-    for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
-        assert row.output_ids == generate_ids(plain, prompt, 5 + 4 * number, GREEDY), prompt
 
 
 @pytest.mark.slow

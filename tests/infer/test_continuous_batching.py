@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.continuous_batching import ContinuousBatch, Request, SequenceState
+from gnano.infer.continuous_batching import ContinuousBatch
 from gnano.infer.engine import Engine
+from gnano.infer.request import Request, SequenceState
 
 GREEDY = SamplingParams(temperature=0)
 PROMPTS = [

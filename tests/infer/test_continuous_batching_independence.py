@@ -7,13 +7,9 @@ import pytest
 import torch
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.continuous_batching import (
-    CPU_PREFILL_TOKENS,
-    ContinuousBatch,
-    Request,
-    SequenceState,
-)
+from gnano.infer.continuous_batching import CPU_PREFILL_TOKENS, ContinuousBatch
 from gnano.infer.engine import INFERENCE_DTYPES, Engine
+from gnano.infer.request import Request, SequenceState
 from gnano.model.attention import KEY_TILE
 
 GREEDY = SamplingParams(temperature=0)

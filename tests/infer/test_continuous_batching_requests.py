@@ -14,8 +14,8 @@ from gnano.config.inference_config import EvalConfig, SamplingParams
 from gnano.config.recipe import Recipe
 from gnano.evals.smoke_test import run_smoke_test
 from gnano.export.tensor_file import TensorFileHints
-from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Engine
+from gnano.infer.request import Request
 from gnano.infer.throughput import measure_throughput
 from gnano.model.transformer import GPT
 from gnano.reporting.cost_plan import plan_cost

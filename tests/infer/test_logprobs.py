@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from gnano.config.inference_config import SamplingParams
-from gnano.infer.continuous_batching import Request, SequenceState
 from gnano.infer.prefix_cache import PrefixCache
+from gnano.infer.request import Request, SequenceState
 from gnano.infer.sampling import TokenLogprob, compute_logprobs
 from gnano.tokenizer.bpe import IncrementalDetokenizer
 

@@ -11,9 +11,9 @@ from tests.infer.conftest import generate_ids
 
 from gnano.config.inference_config import SamplingParams
 from gnano.infer import continuous_batching, prefix_cache
-from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Engine
 from gnano.infer.prefix_cache import PREFILL_BLOCK, PrefixCache
+from gnano.infer.request import Request
 from gnano.model.attention import KVCache
 
 GREEDY = SamplingParams(temperature=0)

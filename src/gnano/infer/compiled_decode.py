@@ -1,9 +1,9 @@
-"""A compiled decoding step: one more token in each row, on a GPU replayed as one CUDA graph.
+"""A compiled decoding step: one more token in each row.
 
     ids, positions ─▶ embedding ─▶ [4 blocks] ─▶ [4 blocks] ─▶ … ─▶ [norm ─▶ head] ─▶ logits
 
 All groups of four blocks share one compilation. Matrix products stay PyTorch's; the operations
-between two products become one kernel. Nothing waits for the device.
+between two products become one kernel. For a GPU see `gnano.infer.graph_decode`.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ class CompiledDecoder:
     def __init__(self, model: GPT) -> None:
         self.model = model
         device = model.model.embed_tokens.weight.device
-        self.decode_blocks = _compile(_decode_blocks, device)
-        self.compute_logits = _compile(_compute_logits, device)
+        self.decode_blocks = compile_function(_decode_blocks, device)
+        self.compute_logits = compile_function(_compute_logits, device)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -61,65 +61,29 @@ class CompiledDecoder:
 
 
 class DecodeRunner:
-    """Runs compiled steps on one cache; keeps its views and, on a GPU, the CUDA graphs."""
+    """Runs compiled steps on one cache, and keeps its views."""
 
     def __init__(self, decoder: CompiledDecoder, cache: KVCache) -> None:
         self.decoder, self.cache = decoder, cache
-        self.device = cache.layers[0].k_BKTE.device
         self.buffers: dict[tuple[int, int], KVBuffers] = {}
-        self.graphs: dict[tuple[int, int], _CudaGraph] = {}
 
     def step(self, ids: Sequence[int]) -> Tensor:
-        """Return logits [B, V] after the next token of each of the first B rows.
-
-        On a GPU the next step with as many rows overwrites them.
-        """
+        """Return logits [B, V] after the next token of each of the first B rows."""
         cache, rows, longest = self.cache, len(ids), int(self.cache.lengths.max())
         assert longest < cache.capacity, "the cache is full"
         end = min(-(-(longest + 1) // CACHE_LENGTH_STEP) * CACHE_LENGTH_STEP, cache.capacity)
-        graphed = self.device.type == "cuda"
-        # a graph has a fixed number of rows, so unused ones are computed too
-        padded = min(1 << (rows - 1).bit_length(), len(cache.lengths)) if graphed else rows
-        inputs = torch.zeros(2, padded, 1, dtype=torch.int64, pin_memory=graphed)
-        inputs[0, :rows, 0] = torch.tensor(ids)
-        inputs[1, :, 0] = torch.from_numpy(cache.lengths[:padded])
+        inputs = torch.zeros(2, rows, 1, dtype=torch.int64)
+        inputs[0, :, 0] = torch.tensor(ids)
+        inputs[1, :, 0] = torch.from_numpy(cache.lengths[:rows])
         cache.lengths[:rows] += 1
-        if (padded, end) not in self.buffers:
-            self.buffers[padded, end] = [
-                (layer.k_BKTE[:padded, :, :end], layer.v_BKTE[:padded, :, :end])
+        if (rows, end) not in self.buffers:
+            self.buffers[rows, end] = [
+                (layer.k_BKTE[:rows, :, :end], layer.v_BKTE[:rows, :, :end])
                 for layer in cache.layers
             ]
-            for view in chain.from_iterable(self.buffers[padded, end]):
+            for view in chain.from_iterable(self.buffers[rows, end]):
                 torch._dynamo.maybe_mark_dynamic(view, 2)
-        buffers = self.buffers[padded, end]
-        if not graphed:
-            return self.decoder.decode(inputs[0], inputs[1], buffers)
-        if (padded, end) not in self.graphs:
-            self.graphs[padded, end] = _CudaGraph(self.decoder, inputs.to(self.device), buffers)
-        return self.graphs[padded, end].replay(inputs)[:rows]
-
-
-class _CudaGraph:
-    """A step that the GPU replays as one launch instead of one per kernel."""
-
-    def __init__(self, decoder: CompiledDecoder, inputs_2B1: Tensor, buffers: KVBuffers) -> None:
-        self.inputs_2B1 = inputs_2B1
-        # compiles and warms up: repeated, it computes and stores the same
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                decoder.decode(inputs_2B1[0], inputs_2B1[1], buffers)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.logits_BV = decoder.decode(inputs_2B1[0], inputs_2B1[1], buffers)
-
-    def replay(self, inputs_2B1: Tensor) -> Tensor:
-        """Return logits [B, V] for ids and positions, in memory that each replay overwrites."""
-        self.inputs_2B1.copy_(inputs_2B1, non_blocking=True)
-        self.graph.replay()
-        return self.logits_BV
+        return self.decoder.decode(inputs[0], inputs[1], self.buffers[rows, end])
 
 
 def _decode_blocks(
@@ -141,15 +105,15 @@ def _compute_logits(norm: nn.Module, head: nn.Module, x_B1D: Tensor) -> Tensor:
     return y_BV
 
 
-def _compile(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+def compile_function(
+    function: Callable[..., Tensor], device: torch.device
+) -> Callable[..., Tensor]:
+    """Return the function, compiled as one graph."""
     # a new code object for each model: PyTorch limits the compilations of one code object, and
     # a process that loads many models would reach the limit
     assert isinstance(function, FunctionType)
     own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    # CPU: multiply-add in one instruction. GPU: tunes the product of one row and a matrix, which
-    # may be quantized, to be a sum that reads the matrix at memory bandwidth
-    options: dict[str, dict[str, Any]] = {
-        "cpu": {"cpp.enable_floating_point_contract_flag": "fast"},
-        "cuda": {"coordinate_descent_tuning": True},
-    }
-    return torch.compile(own, fullgraph=True, options=options.get(device.type))
+    options: dict[str, Any] = {}
+    if device.type == "cpu":  # multiply-add in one instruction
+        options = {"cpp.enable_floating_point_contract_flag": "fast"}
+    return torch.compile(own, fullgraph=True, options=options)

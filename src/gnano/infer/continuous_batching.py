@@ -17,21 +17,20 @@ it is sampled without a seed, may use faster ways for a row that is alone.
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from gnano.config.inference_config import MAX_COUNT, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder, DecodeRunner
+from gnano.infer.graph_decode import STEPS_AHEAD, GraphDecoder, GraphRunner
 from gnano.infer.prefix_cache import PREFILL_BLOCK, PrefixCache
-from gnano.infer.sampling import TokenHistory, TokenLogprob, compute_logprobs, sample_tokens
+from gnano.infer.request import Request, SequenceState
+from gnano.infer.sampling import TokenHistory, compute_logprobs, sample_tokens
 from gnano.infer.weight_formats import QuantizedLinear, without_onednn_for_one_row
 from gnano.model.attention import KVCache
 from gnano.model.transformer import GPT
 from gnano.tokenizer.bpe import IncrementalDetokenizer, Tokenizer
-from gnano.utils.validation import Range, check_field_ranges, check_number
+from gnano.utils.validation import Range, check_number
 
 # tokens of prompts computed between two decoding steps
 CPU_PREFILL_TOKENS, GPU_PREFILL_TOKENS = 128, 2_048
@@ -39,64 +38,6 @@ NOT_FINITE = (
     "No token can be drawn, because the model's logits are not finite numbers: its weights have "
     "overflowed or are damaged; use an earlier checkpoint."
 )
-
-# end-of-text or a stop string; max_new_tokens reached; context full; logits that are not finite
-FinishReason = Literal["stop", "length", "context", "error"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A prompt and how to continue it."""
-
-    prompt_ids: tuple[int, ...]
-    max_new_tokens: Annotated[int, Range(0, MAX_COUNT)] = 128
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    # alternatives returned with each token's log-probability; None: no log-probabilities
-    logprobs: Annotated[int | None, Range(0, MAX_COUNT)] = None
-    stop: Sequence[str] = ()  # strings that end the text and are not part of it
-    context_shift: bool = False  # drop the older half of a full context and continue
-    prompt_logprobs: bool = False  # of the prompt's tokens too, with as many alternatives
-
-    def __post_init__(self) -> None:
-        check_field_ranges(self)
-        object.__setattr__(self, "prompt_ids", tuple(self.prompt_ids))  # a list is accepted too
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether the same request must give the same text again."""
-        return self.sampling.seed is not None or self.sampling.temperature == 0
-
-
-@dataclass(eq=False)
-class SequenceState:
-    """A request in progress and its output so far."""
-
-    request: Request
-    generator: torch.Generator
-    history: TokenHistory | None  # for penalties
-    detokenizer: IncrementalDetokenizer
-    text: str = ""  # what no later token can change
-    # without end-of-text, but including those of a stop string
-    output_ids: list[int] = field(default_factory=list)
-    # if requested: of the tokens whose text is complete in `text`
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)  # None for the first
-    cached_tokens: int = 0  # of the prompt, from the prefix cache
-    finish_reason: FinishReason | None = None  # None while in progress
-    error: str = ""  # one sentence, if the finish reason is "error"
-    # of tokens whose text is not final yet, with the length of the text that includes it
-    held_logprobs: deque[tuple[int, TokenLogprob]] = field(default_factory=deque)
-
-    def add_text(self, data: bytes, logprob: TokenLogprob | None = None) -> None:
-        """Add the bytes of a token; all text is final once there is a finish reason."""
-        is_end = self.finish_reason is not None
-        self.text += self.detokenizer.push(data, is_end)
-        if self.detokenizer.stopped:
-            self.finish_reason = "stop"
-        elif logprob:
-            self.held_logprobs.append((self.detokenizer.text_length, logprob))
-        while self.held_logprobs and self.held_logprobs[0][0] <= len(self.text):
-            self.logprobs.append(self.held_logprobs.popleft()[1])
 
 
 class ContinuousBatch:
@@ -115,7 +56,7 @@ class ContinuousBatch:
         batch_size: int = 1,
         max_length: int | None = None,
         prefix_cache: PrefixCache | None = None,
-        compiled_decoder: CompiledDecoder | None = None,
+        compiled_decoder: CompiledDecoder | GraphDecoder | None = None,
         eos_ids: Sequence[int] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prefix_cache = model.eval(), tokenizer, prefix_cache
@@ -127,17 +68,21 @@ class ContinuousBatch:
         is_cpu = self.device.type == "cpu"
         # of one step, so that the others, and whoever wants to cancel, wait no longer
         self.prefill_tokens = CPU_PREFILL_TOKENS if is_cpu else GPU_PREFILL_TOKENS
-        self.cache = KVCache(
-            model.config,
-            batch_size,
-            self.max_length,
-            model.compute_dtype or weight.dtype,
-            self.device,
-            in_tiles=batch_size > 1,
-        )
         self.decode_runner: DecodeRunner | None = None
-        if compiled_decoder:
-            self.decode_runner = DecodeRunner(compiled_decoder, self.cache)
+        self.graph_runner: GraphRunner | None = None
+        if isinstance(compiled_decoder, GraphDecoder):
+            vocab_size = tokenizer.vocab_size
+            self.graph_runner = compiled_decoder.reserve_runner(
+                self, batch_size, self.max_length, vocab_size
+            )
+            self.cache = self.graph_runner.cache.slice_rows(0, batch_size)
+        else:
+            dtype, in_tiles = model.compute_dtype or weight.dtype, batch_size > 1
+            self.cache = KVCache(
+                model.config, batch_size, self.max_length, dtype, self.device, in_tiles
+            )
+            if compiled_decoder:
+                self.decode_runner = DecodeRunner(compiled_decoder, self.cache)
         self.waiting: deque[SequenceState] = deque()  # only the first one's prefill may have begun
         self.active: list[SequenceState] = []  # the i-th is row i of the cache
 
@@ -189,6 +134,8 @@ class ContinuousBatch:
                 self.cache.copy_row(len(self.active), target=row)
                 self.active[row] = last
             self.cache.lengths[len(self.active)] = 0
+            if self.graph_runner and not self.active:
+                self.graph_runner.pending.clear()
 
     @torch.inference_mode()
     def step(
@@ -196,12 +143,21 @@ class ContinuousBatch:
     ) -> list[SequenceState]:
         """Add one token to each active sequence, then compute prompts; return what changed.
 
-        At most `prefill_tokens` of prompts are computed, first come first served. Before that,
+        On a GPU the token may be that of a step launched earlier, which a new sequence has no part
+        in. At most `prefill_tokens` of prompts are computed, first come first served. Before that,
         `on_decoded` receives the sequences with a new token.
         """
         changed = list(self.active)
         if changed:
-            self._accept(changed, self._decode())
+            runner = self.graph_runner
+            while runner and len(runner.pending) <= STEPS_AHEAD and self._can_step_ahead():
+                runner.launch(self.active)
+            if runner and runner.pending:
+                step = runner.pending.popleft()
+                self._accept(step.rows, step.read())
+                changed = [s for s in changed if s in step.rows]
+            else:
+                self._sample(changed, self._decode())
             on_decoded(changed)
         num_computed = 0
         while self.waiting and len(self.active) < self.batch_size:
@@ -216,14 +172,28 @@ class ContinuousBatch:
                 changed += self._join(sequence, logits_V)
         return changed
 
+    def _can_step_ahead(self) -> bool:
+        """Whether a step needs no decision of the host, and some sequence needs its token."""
+        lengths = self.cache.lengths[: len(self.active)].tolist()
+        return (
+            max(lengths) < self.max_length
+            and not any(s.history or s.request.needs_host for s in self.active)
+            and any(
+                length - len(s.request.prompt_ids) + 1 < s.request.max_new_tokens
+                for length, s in zip(lengths, self.active, strict=True)
+            )
+        )
+
     def _decode(self) -> Tensor:
         """Return logits [B, V] after the last token of each active sequence."""
         last = [sequence.output_ids[-1] for sequence in self.active]
+        if self.graph_runner:
+            return self.graph_runner.step(last)
         rows = len(last)
         is_free_to_round = self.batch_size == 1 or not self.active[0].request.is_repeatable
         # with several rows on a CPU the products take so long that compilation gains nothing
-        if self.decode_runner and (self.device.type != "cpu" or (rows == 1 and is_free_to_round)):
-            with without_onednn_for_one_row(self.model) if rows == 1 else nullcontext():
+        if self.decode_runner and rows == 1 and is_free_to_round:
+            with without_onednn_for_one_row(self.model):
                 return self.decode_runner.step(last)
         is_alone = rows == 1 and not is_free_to_round and self.device.type == "cpu"
         if is_alone and not isinstance(self.model.lm_head, QuantizedLinear):
@@ -282,14 +252,14 @@ class ContinuousBatch:
         if len(self.active) < self.batch_size:
             self.cache.lengths[slot] = 0
         if new:
-            self._accept(new, logits_V.expand(len(new), -1))
+            self._sample(new, logits_V.expand(len(new), -1))
         if sequence not in new:
             sequence.finish_reason = "length"
             new.append(sequence)
         return new
 
-    def _accept(self, sequences: Sequence[SequenceState], logits_BV: Tensor) -> None:
-        """Sample a token of each of these active sequences, and end those that are finished."""
+    def _sample(self, sequences: Sequence[SequenceState], logits_BV: Tensor) -> None:
+        """Sample a token of each of these active sequences."""
         logits_BV = logits_BV[:, : self.tokenizer.vocab_size]
         tokens = sample_tokens(
             logits_BV,
@@ -297,7 +267,18 @@ class ContinuousBatch:
             [sequence.generator for sequence in sequences],
             [sequence.history for sequence in sequences],
         )
-        for sequence, token, logits_V in zip(sequences, tokens, logits_BV, strict=True):
+        self._accept(sequences, tokens, logits_BV)
+
+    def _accept(
+        self,
+        sequences: Sequence[SequenceState],
+        tokens: Sequence[int | None],
+        logits_BV: Sequence[Tensor] | Tensor | None = None,
+    ) -> None:
+        """Add a token to each of these sequences that is still active; end those that finish."""
+        for number, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            if sequence not in self.active:
+                continue
             row = self.active.index(sequence)
             if token is None:
                 self._fail(sequence, row)
@@ -305,13 +286,20 @@ class ContinuousBatch:
                 sequence.finish_reason = "stop"
                 sequence.add_text(b"")
             else:
-                self._add_token(sequence, row, token, logits_V)
+                self._add_token(
+                    sequence, row, token, None if logits_BV is None else logits_BV[number]
+                )
             if sequence.finish_reason:
                 self.cancel(sequence)
 
-    def _add_token(self, sequence: SequenceState, row: int, token: int, logits_V: Tensor) -> None:
+    def _add_token(
+        self, sequence: SequenceState, row: int, token: int, logits_V: Tensor | None
+    ) -> None:
         request = sequence.request
-        is_full = self.cache.lengths[row] == self.max_length
+        length = int(self.cache.lengths[row])
+        if not request.context_shift:  # steps that were launched ahead have extended the row
+            length = len(request.prompt_ids) + len(sequence.output_ids)
+        is_full = length == self.max_length
         sequence.output_ids.append(token)
         if sequence.history:
             sequence.history.add(token)
@@ -329,7 +317,7 @@ class ContinuousBatch:
             for block in torch.split(newer, PREFILL_BLOCK, dim=1):
                 self.model.hidden_states(block, part)
         logprob = None
-        if request.logprobs is not None:
+        if request.logprobs is not None and logits_V is not None:
             [logprob] = compute_logprobs(logits_V[None], [token], request.logprobs)
         sequence.add_text(self.tokenizer.id_bytes[token], logprob)
 

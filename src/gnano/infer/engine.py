@@ -14,8 +14,10 @@ import torch
 from gnano.checkpoint.run_checkpoints import find_checkpoint
 from gnano.config.inference_config import InferenceDtype, Quantization, SamplingParams
 from gnano.infer.compiled_decode import CompiledDecoder
-from gnano.infer.continuous_batching import ContinuousBatch, FinishReason, Request, SequenceState
+from gnano.infer.continuous_batching import ContinuousBatch
+from gnano.infer.graph_decode import GraphDecoder, new_decoder
 from gnano.infer.prefix_cache import PrefixCache
+from gnano.infer.request import FinishReason, Request, SequenceState
 from gnano.infer.sampling import TokenLogprob
 from gnano.infer.weight_formats import FusedLinear, fuse_projections, prepack_onednn, quantize_model
 from gnano.model.hf_io import load_model
@@ -53,7 +55,7 @@ class Engine:
 
     model: GPT
     tokenizer: Tokenizer
-    compiled_decoder: CompiledDecoder | None = None
+    compiled_decoder: CompiledDecoder | GraphDecoder | None = None
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +103,7 @@ class Engine:
             prepack_onednn(model)
         engine = cls(model, load_tokenizer(folder))
         if compile:
-            engine.compiled_decoder = CompiledDecoder(model)
+            engine.compiled_decoder = new_decoder(model)
             engine.compiled_decoder.warm_up()
         return engine
 

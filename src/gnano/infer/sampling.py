@@ -27,6 +27,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,14 +48,8 @@ def truncated_weights(
         logits_BV = logits_BV.cpu()  # Apple's GPUs have no fp64
     logits_BV = logits_BV.float()
     V = logits_BV.shape[1]
-    limits = [
-        # much smaller temperatures are 0 in fp32; a rounded sum must not reach a top-p of 1
-        (max(s.temperature, 1e-30), s.top_k or V, s.top_p if s.top_p < 1 else math.inf, s.min_p)
-        for s in params
-    ]
-    limits_B4 = torch.tensor(limits, dtype=torch.float64, device=logits_BV.device)
-    temperature_B1, top_k_B1, top_p_B1, min_p_B1 = limits_B4.chunk(4, dim=1)
-    temperature_B1, min_p_B1 = temperature_B1.float(), min_p_B1.float()
+    limits_B4 = torch.tensor(list(map(_limits, params)), dtype=torch.float64)
+    temperature_B1, top_k_B1, top_p_B1, min_p_B1 = _split_limits(limits_B4.to(logits_BV.device))
     if not any(s.truncates for s in params):
         return _relative_weights(logits_BV, temperature_B1), None
 
@@ -73,13 +68,42 @@ def truncated_weights(
             K = V
     ids_BK = top_token_ids(logits_BV, K)
     weights_BK = _relative_weights(logits_BV.gather(1, ids_BK), temperature_B1)
-    weights_BK.masked_fill_(torch.arange(K, device=ids_BK.device) >= top_k_B1, 0)
+    if total_B1 is not None:
+        total_B1 = torch.where(top_k_B1 < V, 0, total_B1)
+    return _truncate(weights_BK, top_k_B1, top_p_B1, min_p_B1, total_B1), ids_BK
+
+
+def _truncate(
+    weights_BK: Tensor,
+    top_k_B1: Tensor,
+    top_p_B1: Tensor,
+    min_p_B1: Tensor,
+    total_B1: Tensor | None = None,
+) -> Tensor:
+    """Set the weights that are excluded to 0, in place; the weights are in descending order.
+
+    Where it is not 0, `total_B1` is what top-p is a share of: weights that are not here count too.
+    """
+    ranks_K = torch.arange(weights_BK.shape[1], device=weights_BK.device)
+    weights_BK.masked_fill_(ranks_K >= top_k_B1, 0)
     left_B1 = weights_BK.sum(-1, keepdim=True, dtype=torch.float64)
     if total_B1 is not None:
-        left_B1 = torch.where(top_k_B1 < V, left_B1, total_B1)
+        left_B1 = torch.where(total_B1 > 0, total_B1, left_B1)
     before_BK = weights_BK.cumsum(-1, dtype=torch.float64) - weights_BK
     out_BK = (before_BK >= top_p_B1 * left_B1) | (weights_BK < min_p_B1)
-    return weights_BK.masked_fill_(out_BK, 0), ids_BK
+    return weights_BK.masked_fill_(out_BK, 0)
+
+
+def _limits(s: SamplingParams) -> tuple[float, float, float, float]:
+    # a rounded sum must not reach a top-p of 1
+    top_p = s.top_p if s.top_p < 1 else math.inf
+    return s.temperature, s.top_k or math.inf, top_p, s.min_p
+
+
+def _split_limits(limits_B4: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    temperature_B1, top_k_B1, top_p_B1, min_p_B1 = torch.split(limits_B4, 1, dim=1)
+    # much smaller temperatures are 0 in fp32
+    return temperature_B1.clamp_min(1e-30).float(), top_k_B1, top_p_B1, min_p_B1.float()
 
 
 def _relative_weights(logits_BK: Tensor, temperature_B1: Tensor) -> Tensor:
@@ -204,6 +228,11 @@ def sample_tokens(
         for row in changed:
             apply_penalties(logits_BV[row], params[row], histories[row])
     tokens: list[int | None] = [None] * len(params)
+    if logits_BV.is_cuda:  # each question to a GPU waits for it, and steps draw in the same way
+        settings = list(map(draw_settings, params, generators))
+        settings_B5 = torch.tensor(settings, dtype=torch.float64).to(logits_BV.device)
+        ids = draw_tokens(logits_BV, settings_B5, draw_mode(params)).tolist()
+        return [token if ok else None for token, ok in zip(ids, is_finite, strict=True)]
     greedy = [row for row, s in enumerate(params) if is_finite[row] and s.temperature == 0]
     drawn = [row for row, s in enumerate(params) if is_finite[row] and s.temperature > 0]
     limited = [row for row in drawn if params[row].truncates]
@@ -215,16 +244,64 @@ def sample_tokens(
             ids_R = logits_RV.argmax(-1)
         else:
             weights_RK, order_RK = truncated_weights(logits_RV, [params[row] for row in rows])
-            # torch.multinomial would draw a number for every token of the vocabulary
-            numbers = [torch.rand((), dtype=torch.float64, generator=generators[r]) for r in rows]
-            share_R1 = torch.stack(numbers)[:, None].to(weights_RK.device)
-            reached_RK = weights_RK.cumsum(-1, dtype=torch.float64)
-            total_R1 = reached_RK[:, -1:]
-            # rounding must not reach the end of the row, where tokens may be excluded
-            below_R1 = total_R1.nextafter(total_R1.new_zeros(()))
-            target_R1 = torch.minimum(share_R1 * total_R1, below_R1)
-            index_R1 = torch.searchsorted(reached_RK, target_R1, right=True)
+            share_R1 = torch.stack([_draw_share(generators[row]) for row in rows])[:, None]
+            index_R1 = _find_share(weights_RK, share_R1.to(weights_RK.device))
             ids_R = (index_R1 if order_RK is None else order_RK.gather(1, index_R1))[:, 0]
         for row, token in zip(rows, ids_R.tolist(), strict=True):
             tokens[row] = token
     return tokens
+
+
+def _draw_share(generator: torch.Generator) -> Tensor:
+    # torch.multinomial would draw a number for every token of the vocabulary
+    return torch.rand((), dtype=torch.float64, generator=generator)
+
+
+def _find_share(weights_RK: Tensor, share_R1: Tensor) -> Tensor:
+    """Return the index [R, 1] of the weight that begins at or before this share of all weights."""
+    reached_RK = weights_RK.cumsum(-1, dtype=torch.float64)
+    total_R1 = reached_RK[:, -1:]
+    # rounding must not reach the end of the row, where tokens may be excluded
+    below_R1 = total_R1.nextafter(total_R1.new_zeros(()))
+    return torch.searchsorted(reached_RK, torch.minimum(share_R1 * total_R1, below_R1), right=True)
+
+
+# what some row needs: the argmax, a temperature, or top-k, top-p or min-p
+DrawMode = Literal["greedy", "plain", "truncated"]
+
+
+def draw_mode(params: Sequence[SamplingParams]) -> DrawMode:
+    """Return the mode of `draw_tokens` that all these rows can use."""
+    drawn = [s for s in params if s.temperature > 0]
+    if not drawn:
+        return "greedy"
+    return "truncated" if any(s.truncates for s in drawn) else "plain"
+
+
+def draw_settings(params: SamplingParams, generator: torch.Generator) -> tuple[float, ...]:
+    """Return a row of what `draw_tokens` needs; advances the generator as `sample_tokens` does."""
+    share = float(_draw_share(generator)) if params.temperature > 0 else 0.0
+    return share, *_limits(params)
+
+
+def draw_tokens(logits_BV: Tensor, settings_B5: Tensor, mode: DrawMode) -> Tensor:
+    """Return the ids [B] that `sample_tokens` draws without penalties, without waiting for a GPU.
+
+    `settings_B5` (fp64) has the `draw_settings` of each row. Every token is sorted, because how
+    many would do is not known before. Logits that are not finite give some id.
+    """
+    logits_BV, ids_B1 = logits_BV.float(), logits_BV.argmax(-1, keepdim=True)
+    if mode == "greedy":
+        return ids_B1[:, 0]
+    share_B1, limits_B4 = torch.split(settings_B5, [1, 4], dim=1)
+    temperature_B1, top_k_B1, top_p_B1, min_p_B1 = _split_limits(limits_B4)
+    last = logits_BV.shape[1] - 1  # NaN is beyond it
+    drawn_B1 = _find_share(_relative_weights(logits_BV, temperature_B1), share_B1).clamp_max(last)
+    if mode == "truncated":
+        logits_BV, order_BV = logits_BV.sort(descending=True, stable=True)
+        weights_BV = _relative_weights(logits_BV, temperature_B1)
+        weights_BV = _truncate(weights_BV, top_k_B1, top_p_B1, min_p_B1)
+        ranks_B1 = _find_share(weights_BV, share_B1).clamp_max(last)
+        truncates_B1 = top_k_B1.isfinite() | top_p_B1.isfinite() | (min_p_B1 > 0)
+        drawn_B1 = torch.where(truncates_B1, order_BV.gather(1, ranks_B1), drawn_B1)
+    return torch.where(limits_B4[:, :1] > 0, drawn_B1, ids_B1)[:, 0]

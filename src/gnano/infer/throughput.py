@@ -15,8 +15,9 @@ from statistics import median
 import torch
 
 from gnano.config.inference_config import MAX_COUNT, SamplingParams
-from gnano.infer.continuous_batching import ContinuousBatch, Request
+from gnano.infer.continuous_batching import ContinuousBatch
 from gnano.infer.engine import Engine
+from gnano.infer.request import Request
 from gnano.model.flops import kv_cache_bytes_per_token
 from gnano.model.transformer import GPT
 from gnano.utils.validation import Range, check_number

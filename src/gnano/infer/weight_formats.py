@@ -168,7 +168,8 @@ class Int8Linear(QuantizedLinear):
 class Int4Linear(QuantizedLinear):
     """A linear layer in 4 bits, with a scale and a zero per group of inputs."""
 
-    q_OI: Tensor  # on a CPU in the layout of its kernel, else two per byte
+    # on a CPU in the layout of its kernel, else a byte has one of each half of a group
+    q_OI: Tensor
     scales_zeros_GO2: Tensor
 
     def __init__(self, linear: Linear) -> None:
@@ -185,7 +186,8 @@ class Int4Linear(QuantizedLinear):
         if self.is_prepacked:
             q_OI = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q_OI, 1)
         else:
-            q_OI = (q_OI[:, ::2] << 4 | q_OI[:, 1::2]).to(torch.uint8)
+            first_OGH, second_OGH = q_OI.view(len(q_OI), -1, GROUP_SIZE).chunk(2, dim=2)
+            q_OI = (first_OGH << 4 | second_OGH).flatten(1).to(torch.uint8)
         self.register_buffer("q_OI", q_OI)
 
     def matmul(self, x_NI: Tensor) -> Tensor:
@@ -195,10 +197,15 @@ class Int4Linear(QuantizedLinear):
                 x_NI, self.q_OI, GROUP_SIZE, self.scales_zeros_GO2
             )
             return y_NO
-        q_OI = torch.stack([self.q_OI >> 4, self.q_OI & 15], dim=-1).flatten(1)
-        scale_OG1, zero_OG1 = self.scales_zeros_GO2.transpose(0, 1).chunk(2, dim=2)
-        q_OGW = q_OI.view(len(q_OI), -1, GROUP_SIZE).to(x_NI.dtype) - 8
-        return F.linear(x_NI, (q_OGW * scale_OG1 + zero_OG1).flatten(1))
+        return F.linear(x_NI, dequantize_int4(self.q_OI, self.scales_zeros_GO2).to(x_NI.dtype))
+
+
+def dequantize_int4(q_OI: Tensor, scales_zeros_GO2: Tensor) -> Tensor:
+    """Return the matrix [O, I], in the dtype of the scales, of two integers per byte."""
+    q_OGH = q_OI.view(len(q_OI), -1, GROUP_SIZE // 2)
+    q_OGW = torch.cat([q_OGH >> 4, q_OGH & 15], dim=-1).to(scales_zeros_GO2.dtype) - 8
+    scale_OG1, zero_OG1 = scales_zeros_GO2.transpose(0, 1).chunk(2, dim=2)
+    return (q_OGW * scale_OG1 + zero_OG1).flatten(1)
 
 
 def fuse_projections(model: GPT) -> GPT:

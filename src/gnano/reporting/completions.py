@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gnano.config.inference_config import LoadConfig, SamplingParams
-from gnano.infer.continuous_batching import Request
 from gnano.infer.engine import Engine
+from gnano.infer.request import Request
 from gnano.infer.throughput import measure_throughput
 from gnano.train.logging.metrics_logger import peak_memory_bytes
 from gnano.utils.files import dump_json, read_text

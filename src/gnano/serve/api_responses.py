@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from gnano.infer.continuous_batching import FinishReason
+from gnano.infer.request import FinishReason
 from gnano.infer.sampling import TokenLogprob
 from gnano.tokenizer.bpe import Tokenizer
 from gnano.utils.files import dump_json

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gnano.data.sft.chat_template import ALPACA, template_stop_strings
 from gnano.data.sft.encoding import encode_prompt
-from gnano.infer.continuous_batching import FinishReason, Request
+from gnano.infer.request import FinishReason, Request
 from gnano.infer.sampling import TokenLogprob
 from gnano.serve.api_errors import ApiError, server_error
 from gnano.serve.api_requests import GenerationRequest

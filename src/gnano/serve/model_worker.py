@@ -23,13 +23,9 @@ from typing import TypeVar
 import torch
 
 from gnano.data.sft.chat_template import AnyTemplate
-from gnano.infer.continuous_batching import (
-    ContinuousBatch,
-    FinishReason,
-    Request,
-    SequenceState,
-)
+from gnano.infer.continuous_batching import ContinuousBatch
 from gnano.infer.engine import Engine
+from gnano.infer.request import FinishReason, Request, SequenceState
 from gnano.infer.sampling import TokenLogprob
 from gnano.utils.terminal import echo_stderr
 
