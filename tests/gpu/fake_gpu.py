@@ -24,11 +24,11 @@ TIMEOUT = 600  # seconds; compiling the step of a 1b takes up to a minute
 @cache
 def build_shim() -> Path:
     """Return the folder of the compiled shim; skip the test where it cannot be built."""
-    if not PYTHON.exists():
-        pytest.skip(f"{PYTHON} does not exist; `make shim` installs a CUDA build of PyTorch")
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
-    packages = Path(_run(["-c", "import nvidia.cu13; print(*nvidia.cu13.__path__)"]).strip())
+    packages = Path(
+        run_with_cuda_build(["-c", "import nvidia.cu13; print(*nvidia.cu13.__path__)"]).strip()
+    )
     folder = ROOT / ".pytest_cache/shim"
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"{os.getpid()}.so"
@@ -49,11 +49,16 @@ def run_on_fake_gpu(program: str, compute_capability: int = 90, **arguments: Any
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "SHIM_CC": str(compute_capability),
     }
-    output = _run(["-m", "tests.gpu.programs", program, json.dumps(arguments)], environment)
+    output = run_with_cuda_build(
+        ["-m", "tests.gpu.programs", program, json.dumps(arguments)], environment
+    )
     return json.loads(output.splitlines()[-1])
 
 
-def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
+def run_with_cuda_build(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """Return what a command prints in the Python with a CUDA build; skip the test without one."""
+    if not PYTHON.exists():
+        pytest.skip(f"{PYTHON} does not exist; `make shim` installs a CUDA build of PyTorch")
     paths = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     done = subprocess.run(
         [PYTHON, *command], cwd=ROOT, env=os.environ | paths | (environment or {}),

@@ -6,6 +6,7 @@
 """
 
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -15,7 +16,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -24,10 +27,16 @@ from torch._dynamo.backends.common import aot_autograd
 from torch.fx import GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gnano.config.inference_config import SamplingParams
 from gnano.config.model_config import PRESETS
 from gnano.config.recipe import Recipe
 from gnano.config.train_config import OptimizerConfig, TrainConfig
 from gnano.data.packed_dataset import Batch
+from gnano.infer.continuous_batching import ContinuousBatch
+from gnano.infer.engine import Engine
+from gnano.infer.graph_decode import new_decoder
+from gnano.infer.request import Request
+from gnano.infer.weight_formats import fuse_projections, quantize_model
 from gnano.model import attention
 from gnano.model.transformer import GPT
 from gnano.train.distributed.context import DistContext
@@ -179,6 +188,69 @@ def train_step(
     return {"calls": calls, "peak": peak, "estimate": estimate, "warnings": found}
 
 
+def decode(
+    quantize: str = "",
+    rows: int = 1,
+    layers: int = 2,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+) -> dict[str, Any]:
+    """Return the calls of the first decoding step, of ten more, and those of a second text."""
+    answer_well()
+    config = replace(PRESETS["1b"], n_layer=layers)
+    with torch.device("meta"):
+        model = GPT.from_config(config)
+    model = fuse_projections(model.to(torch.bfloat16).to_empty(device="cuda").eval())
+    if quantize:
+        quantize_model(model, quantize)  # type: ignore[arg-type]
+    size = config.vocab_size
+    tokenizer: Any = SimpleNamespace(vocab_size=size, eos_ids=(), id_bytes=[b""] * size)
+    engine = Engine(model, tokenizer, new_decoder(model))
+
+    def start(rows: int, length: int, tokens: int = 60) -> ContinuousBatch:
+        batch = engine.new_batch(rows, length)
+        sampling = SamplingParams(temperature=temperature, top_p=top_p, seed=1)
+        for row in range(rows):
+            prompt = (row + 1, *range(1, 64))
+            batch.add(Request(prompt_ids=prompt, max_new_tokens=tokens, sampling=sampling))
+        batch.prefill_tokens = rows * 64
+        batch.step()
+        return batch
+
+    def repeat(step: Callable[[], Any], most: int) -> None:
+        for _ in range(most):
+            step()
+
+    batch = start(rows, 300)
+    first = Calls.during(batch.step)
+    ten = Calls.during(partial(repeat, batch.step, 10))
+    del batch
+    gc.collect()  # its cache and graphs are free
+    batch = start(rows, 257)
+    second = Calls.during(batch.step)
+    rest = Calls.during(partial(repeat, batch.step, 100))
+    assert not batch.active
+    del batch
+    gc.collect()
+    if rows > 1:
+        start(rows // 2, 257).step()  # the second number of rows compiles once more, for all others
+    with torch.compiler.set_stance("fail_on_recompile"):
+        start(2 * rows if rows > 1 else 1, 900).step()
+    return {"first": first, "ten": ten, "second": second, "rest": rest}
+
+
+def answer_well() -> None:
+    """Let the questions that end a text, such as whether all is finite, be answered with yes."""
+    read_list, read_bool = Tensor.tolist, Tensor.__bool__
+
+    def tolist(self: Tensor) -> Any:
+        found = read_list(self)
+        return [True] * len(found) if self.is_cuda and self.dtype == torch.bool else found
+
+    Tensor.tolist = tolist  # type: ignore[assignment,method-assign]
+    Tensor.__bool__ = lambda self: self.is_cuda or read_bool(self)  # type: ignore[method-assign]
+
+
 def skip_initialization() -> None:
     """Make initial weights cost nothing: their values are never looked at."""
     nn.init.normal_ = lambda tensor, *_, **__: tensor
@@ -186,5 +258,5 @@ def skip_initialization() -> None:
 
 
 if __name__ == "__main__":
-    program = {one.__name__: one for one in (attention_backends, train_step)}[sys.argv[1]]
+    program = {one.__name__: one for one in (attention_backends, train_step, decode)}[sys.argv[1]]
     print(json.dumps(program(**json.loads(sys.argv[2]))))

@@ -1,29 +1,14 @@
 """The Triton kernels compute what their twins compute, and fit the registers of each GPU."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from tests.gpu.fake_gpu import run_with_cuda_build
 
-ROOT = Path(__file__).parents[2]
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("triton") is None,
-        reason="Triton comes with PyTorch's CUDA build only",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 def run_program(*arguments: str, interpret: bool) -> None:
-    command = [sys.executable, "-m", "tests.infer.triton_programs", *arguments]
-    environment = {**os.environ, "TRITON_INTERPRET": str(int(interpret))}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    environment = {"TRITON_INTERPRET": str(int(interpret))}
+    run_with_cuda_build(["-m", "tests.infer.triton_programs", *arguments], environment)
 
 
 @pytest.mark.parametrize("program", ["products", "attention"])

@@ -130,7 +130,7 @@ def decode_attention(
         return launch_attention(qkv_BHE, cos_TE, sin_TE, positions_B, k_BKTE, v_BKTE)
     (B, K, T, E), rows_B = k_BKTE.shape, torch.arange(len(positions_B))
     H = qkv_BHE.shape[1] - 2 * K
-    rope = Rope(cos_TE[positions_B, None], sin_TE[positions_B, None])
+    rope = Rope(cos_TE[positions_B], sin_TE[positions_B])
     q_BHE = rope.rotate(qkv_BHE[:, :H])
     k_BKTE[rows_B, :, positions_B] = rope.rotate(qkv_BHE[:, H : H + K])
     v_BKTE[rows_B, :, positions_B] = qkv_BHE[:, H + K :]
