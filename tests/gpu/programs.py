@@ -232,10 +232,11 @@ def decode(
     assert not batch.active
     del batch
     gc.collect()
-    if rows > 1:
-        start(rows // 2, 257).step()  # the second number of rows compiles once more, for all others
+    if rows > 1:  # a second size is compiled once more, for all others
+        start(rows // 2, 257).step()
+        start(2 * rows, 257).step()
     with torch.compiler.set_stance("fail_on_recompile"):
-        start(2 * rows if rows > 1 else 1, 900).step()
+        start(4 * rows if rows > 1 else 1, 900).step()
     return {"first": first, "ten": ten, "second": second, "rest": rest}
 
 
