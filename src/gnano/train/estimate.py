@@ -231,9 +231,12 @@ def _weight_copy_bytes(
         return element_bytes * ((config.n_layer if is_kept else 2) * block + ends - embedding)
     if element_bytes == 4:
         return 0
-    if settings.precision == "fp8":  # all but the key and value projections
-        block = 2 * config.n_embd * config.n_kv_head * config.head_size
-    return element_bytes * block * (1 if settings.activation_checkpointing else config.n_layer)
+    block *= element_bytes
+    if settings.precision == "fp8":  # keys' and values'; of gate and up together, in one byte
+        keys = config.n_kv_head * config.head_size
+        gate_up = 1 if settings.compile != "no" else 4  # eager: as they were joined
+        block = 2 * config.n_embd * (element_bytes * keys + gate_up * config.ffn_hidden)
+    return block * (1 if settings.activation_checkpointing else config.n_layer)
 
 
 def _activation_bytes(
@@ -256,9 +259,10 @@ def _activation_bytes(
         block = norms + element_bytes * (3 * D + 2 * K + 4 * F)
     block += 4 * config.n_head + 2 * 4  # statistics
     if settings.precision == "fp8":
-        # it keeps the inputs of its products in one byte instead of two: out and product. Several
-        # products keep a norm's output once each, and key and value projections keep it in bf16
-        block -= F
+        # it keeps the inputs of its products in one byte instead of two. Compiled: the second
+        # norm's output and that of attention; the first norm's stays in bf16 for keys and values,
+        # and product is computed again. Eager: out and product, and norms' outputs once a product
+        block -= F if settings.compile == "no" else 2 * D + 2 * F
     last_norm = (4 if element_bytes < 4 else 0) * D + 2 * element_bytes * D
     in_block = block + 3 * element_bytes * F  # and the gradients of the widest
     if settings.activation_checkpointing:  # the blocks' inputs; one block is recomputed at a time
