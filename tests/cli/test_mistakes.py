@@ -160,7 +160,7 @@ def test_missing_permission_names_the_path(file, tmp_path):
 
 
 def test_an_unknown_command_lists_the_commands(capsys):
-    assert "demo, prepare" in error_sentence(capsys, "pretain")
+    assert "demo, doctor, prepare" in error_sentence(capsys, "pretain")
 
 
 def test_a_path_that_is_no_checkpoint_is_reported(capsys, tmp_path):

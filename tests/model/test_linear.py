@@ -1,5 +1,7 @@
 """The products of training on a GPU, computed on a CPU: there they would take separate layers."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -29,9 +31,11 @@ def test_projections_as_one_product_give_the_loss_and_gradients_of_separate_ones
     calls: list[int] = []
     multiply = Linear.multiply
 
-    def count(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        calls.append(len(weight))
-        return multiply(x, weight, bias)
+    def count(
+        x: torch.Tensor, weights: Sequence[torch.Tensor], bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        calls.append(sum(map(len, weights)))
+        return multiply(x, weights, bias)
 
     monkeypatch.setattr(Linear, "is_mixed", lambda self, x: True)
     monkeypatch.setattr(Linear, "multiply", staticmethod(count))

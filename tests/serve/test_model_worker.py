@@ -178,12 +178,15 @@ def test_many_mixed_requests_get_the_right_texts(server):
         )
 
     memory = []
-    for _ in range(4):
+    for _ in range(16):
         with ThreadPoolExecutor(32) as threads:
             assert all(threads.map(ask, range(200)))
         wait_for(lambda: counts(server) == (0, 0))
         memory.append(server.metric("gnano_resident_bytes"))
-    assert memory[3] - memory[2] < 2e6  # the first rounds fill caches
+        if len(memory) > 3 and memory[-1] - memory[-4] < 1e6:
+            break  # the first rounds fill caches, and the last ones add nothing
+    else:
+        pytest.fail(f"resident memory grows with each round: {memory}")
     assert server.metric("gnano_failed_steps_total") == 0
     codes = ("500", "503", "504")
     assert not any(server.metric("gnano_requests_total", code=code) for code in codes)

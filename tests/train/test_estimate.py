@@ -146,7 +146,6 @@ def test_estimate_matches_tracked_peak_of_fp8():
     settings = make_config(config, 8, compile="no", precision="fp8")
     seen = tracked_peak(config, settings)
     assert estimate_memory(config, settings).allocated_bytes == pytest.approx(seen, rel=0.1)
-    assert seen < tracked_peak(config, replace(settings, precision="bf16"))
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ Formats and their use: Micikevicius et al. 2022, https://arxiv.org/abs/2209.0543
 tensor, computed each time, is torchao's "tensorwise" recipe.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,17 +38,18 @@ MIN_AMAX = 2.0**-100  # lower bound of a tensor's largest value
 MIN_INTENSITY = 400
 
 
-def fp8_linear(x: Tensor, weight_OI: Tensor) -> Tensor:
-    """Return x @ weightᵀ, [..., I] to [..., O], with its three products in FP8.
+def fp8_linear(x: Tensor, *weights_OI: Tensor) -> Tensor:
+    """Return x @ Wᵀ, [..., I] to [..., O], with its three products in FP8.
 
-    The result has x's dtype, each gradient that of its tensor. A value that is not finite makes
-    the complete result NaN. I and O must be multiples of 16; the number of tokens need not be.
+    W is all weights, one below the other. The result has x's dtype, each gradient that of its
+    tensor. A value that is not finite makes the complete result NaN. I and O must be multiples of
+    16; the number of tokens need not be.
     """
     x_NI = x.reshape(-1, x.shape[-1])
     tokens = len(x_NI)
     if tokens % DIM_MULTIPLE:  # rows of zeros change no scale and no product
         x_NI = F.pad(x_NI, (0, 0, 0, -tokens % DIM_MULTIPLE))
-    y_NO: Tensor = _Fp8LinearFunction.apply(x_NI, weight_OI)  # type: ignore[no-untyped-call]
+    y_NO: Tensor = _Fp8LinearFunction.apply(x_NI, *weights_OI)  # type: ignore[no-untyped-call]
     return y_NO[:tokens].view(*x.shape[:-1], -1)
 
 
@@ -88,36 +90,37 @@ class Fp8Linear(Linear):
         """Return x @ Wᵀ + bias."""
         if not self.training:
             return super().forward(x)
-        return self.multiply(x, self.weight, self.bias)
+        return self.multiply(x, [self.weight], self.bias)
 
     def is_mixed(self, x: Tensor) -> bool:
         """Whether `multiply` is used."""
         return self.training
 
     @staticmethod
-    def multiply(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        """Return x @ Wᵀ + bias in FP8."""
-        y = fp8_linear(x, weight_OI)
+    def multiply(x: Tensor, weights_OI: Sequence[Tensor], bias_O: Tensor | None) -> Tensor:
+        """Return x @ Wᵀ + bias in FP8; W is all weights, one below the other."""
+        y = fp8_linear(x, *weights_OI)
         return y if bias_O is None else y + bias_O.to(y.dtype)
 
 
 class _Fp8LinearFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    def forward(ctx: Any, x_NI: Tensor, *weights_OI: Tensor) -> Tensor:
         x8_NI, x_scale = _quantize(x_NI, FORWARD_DTYPE)
-        w8_OI, w_scale = _quantize(weight_OI, FORWARD_DTYPE)
-        ctx.save_for_backward(x8_NI, x_scale, weight_OI, w_scale)
+        w8_OI, w_scale = _quantize(torch.cat(weights_OI), FORWARD_DTYPE)
+        ctx.save_for_backward(x8_NI, x_scale, w_scale, *weights_OI)
         # fast: partial sums with fewer bits, which gradients do not tolerate
         return _scaled_mm(x8_NI, w8_OI, x_scale, w_scale, x_NI.dtype, fast_accum=True)
 
     @staticmethod
-    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, Tensor]:
-        x8_NI, x_scale, weight_OI, w_scale = ctx.saved_tensors
+    def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor, ...]:
+        x8_NI, x_scale, w_scale, *weights_OI = ctx.saved_tensors
         grad8_NO, grad_scale = _quantize(grad_NO, GRAD_DTYPE)
-        w8_OI, _ = _quantize(weight_OI, FORWARD_DTYPE, w_scale)
+        w8_OI, _ = _quantize(torch.cat(weights_OI), FORWARD_DTYPE, w_scale)
         grad_x_NI = _scaled_mm(grad8_NO, w8_OI.t(), grad_scale, w_scale, grad_NO.dtype)
-        grad_w_OI = _scaled_mm(grad8_NO.t(), x8_NI.t(), grad_scale, x_scale, weight_OI.dtype)
-        return grad_x_NI, grad_w_OI
+        dtype, sizes = weights_OI[0].dtype, [len(weight) for weight in weights_OI]
+        grad_w_OI = _scaled_mm(grad8_NO.t(), x8_NI.t(), grad_scale, x_scale, dtype)
+        return grad_x_NI, *torch.split(grad_w_OI, sizes)
 
 
 def _quantize(

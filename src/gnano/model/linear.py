@@ -1,5 +1,6 @@
 """Linear layers: with or without bias, and the output layer, which may be the embedding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ Wᵀ + bias in the dtype of x."""
         if self.is_mixed(x):
-            return self.multiply(x, self.weight, self.bias)
+            return self.multiply(x, [self.weight], self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
@@ -41,9 +42,9 @@ class Linear(nn.Module):
         return is_narrower and torch.is_grad_enabled()
 
     @staticmethod
-    def multiply(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        """Return x @ Wᵀ + bias for `is_mixed`."""
-        y: Tensor = _MixedLinear.apply(x, weight_OI)  # type: ignore[no-untyped-call]
+    def multiply(x: Tensor, weights_OI: Sequence[Tensor], bias_O: Tensor | None) -> Tensor:
+        """Return x @ Wᵀ + bias for `is_mixed`; W is all weights, one below the other."""
+        y: Tensor = _MixedLinear.apply(x, *weights_OI)  # type: ignore[no-untyped-call]
         return y if bias_O is None else y + bias_O.to(y.dtype)
 
 
@@ -57,8 +58,8 @@ def apply_together(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     if len(linear) < len(layers) or not all(layer.is_mixed(x) for layer in linear):
         return tuple(layer(x) for layer in layers)
     biases: list[Tensor] = [layer.bias for layer in linear if layer.bias is not None]
-    weights: list[Tensor] = [layer.weight for layer in linear]
-    y = linear[0].multiply(x, torch.cat(weights), torch.cat(biases) if biases else None)
+    weights = [layer.weight for layer in linear]
+    y = linear[0].multiply(x, weights, torch.cat(biases) if biases else None)
     outputs: tuple[Tensor, ...] = torch.split(y, [layer.out_features for layer in linear], dim=-1)
     return outputs
 
@@ -70,21 +71,20 @@ class _MixedLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor) -> Tensor:
-        cast_OI = weight_OI.to(x.dtype)
+    def forward(ctx: Any, x: Tensor, *weights_OI: Tensor) -> Tensor:
+        cast_OI = torch.cat([weight.to(x.dtype) for weight in weights_OI])
         ctx.save_for_backward(x, cast_OI)
-        ctx.weight_dtype = weight_OI.dtype
+        ctx.dtype, ctx.sizes = weights_OI[0].dtype, [len(weight) for weight in weights_OI]
         return F.linear(x, cast_OI)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, cast_OI = ctx.saved_tensors
         to_x = grad @ cast_OI if ctx.needs_input_grad[0] else None
-        to_weight = None
-        if ctx.needs_input_grad[1]:
-            grad_ON, x_NI = grad.flatten(0, -2).mT, x.flatten(0, -2)
-            to_weight = multiply_into(grad_ON, x_NI, ctx.weight_dtype)
-        return to_x, to_weight
+        if not any(ctx.needs_input_grad[1:]):
+            return to_x, *[None] * len(ctx.sizes)
+        grad_ON, x_NI = grad.flatten(0, -2).mT, x.flatten(0, -2)
+        return to_x, *torch.split(multiply_into(grad_ON, x_NI, ctx.dtype), ctx.sizes)
 
 
 class LMHead(Linear):

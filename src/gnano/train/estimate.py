@@ -232,10 +232,10 @@ def _weight_copy_bytes(
     if element_bytes == 4:
         return 0
     block *= element_bytes
-    if settings.precision == "fp8":  # keys' and values'; of gate and up together, in one byte
+    if settings.precision == "fp8":  # keys' and values'; compiled, gate's and up's in one byte
         keys = config.n_kv_head * config.head_size
-        gate_up = 1 if settings.compile != "no" else 4  # eager: as they were joined
-        block = 2 * config.n_embd * (element_bytes * keys + gate_up * config.ffn_hidden)
+        gate_up = config.ffn_hidden if settings.compile != "no" else 0
+        block = 2 * config.n_embd * (element_bytes * keys + gate_up)
     return block * (1 if settings.activation_checkpointing else config.n_layer)
 
 
@@ -248,7 +248,7 @@ def _activation_bytes(
 
                       eager                               compiled
     two norms         x in fp32, normed, × gain           x, × gain
-    attention         q, k, v, out (twice), logsumexp     the same, and the output of o_proj
+    attention         q, k, v, out, logsumexp             the same, and the output of o_proj
     feed-forward      gate, silu, up, product             gate, up, product
     """
     D, F, K = config.n_embd, config.ffn_hidden, config.n_kv_head * config.head_size
@@ -256,7 +256,7 @@ def _activation_bytes(
         block = element_bytes * (7 * D + 2 * K + 3 * F)
     else:
         norms = 2 * 4 * D + 4 * element_bytes * D  # in fp32 the x is the residual stream
-        block = norms + element_bytes * (3 * D + 2 * K + 4 * F)
+        block = norms + element_bytes * (2 * D + 2 * K + 4 * F)
     block += 4 * config.n_head + 2 * 4  # statistics
     if settings.precision == "fp8":
         # it keeps the inputs of its products in one byte instead of two. Compiled: the second
@@ -264,12 +264,15 @@ def _activation_bytes(
         # and product is computed again. Eager: out and product, and norms' outputs once a product
         block -= F if settings.compile == "no" else 2 * D + 2 * F
     last_norm = (4 if element_bytes < 4 else 0) * D + 2 * element_bytes * D
-    in_block = block + 3 * element_bytes * F  # and the gradients of the widest
+    widest = 3 * element_bytes * F  # gradients
+    if settings.precision == "fp8" and settings.compile == "no":
+        widest += 2 * 4 * F  # that of gate and up together, in fp32 before it is rounded
+    in_block = block + widest
     if settings.activation_checkpointing:  # the blocks' inputs; one block is recomputed at a time
         kept = config.n_layer * element_bytes * D + last_norm
         return tokens * kept, tokens * in_block, tokens * in_block
     kept = config.n_layer * block + last_norm
-    return tokens * kept, tokens * 3 * element_bytes * F, tokens * in_block
+    return tokens * kept, tokens * widest, tokens * in_block
 
 
 def _head_bytes(
