@@ -192,8 +192,8 @@ def _slice_nll(
 
 
 def multiply_into(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a @ b in a wider dtype, on a CUDA GPU without rounding it to that of a and b."""
-    if a.device.type == "cuda" and a.dtype != dtype:
+    """Return a @ b in a wider dtype, on an NVIDIA GPU without rounding it to that of a and b."""
+    if a.device.type == "cuda" and a.dtype != dtype and torch.version.hip is None:
         return torch.mm(a, b, out_dtype=dtype)
     return (a @ b).to(dtype)
 

@@ -38,8 +38,8 @@ class Linear(nn.Module):
 
     def is_mixed(self, x: Tensor) -> bool:
         """Whether a wider weight is trained, on a GPU: `multiply` then keeps its gradient wide."""
-        is_narrower = x.device.type == "cuda" and x.dtype != self.weight.dtype
-        return is_narrower and torch.is_grad_enabled()
+        is_narrower = x.element_size() < self.weight.element_size()
+        return is_narrower and x.device.type == "cuda" and torch.is_grad_enabled()
 
     @staticmethod
     def multiply(x: Tensor, weights_OI: Sequence[Tensor], bias_O: Tensor | None) -> Tensor:
